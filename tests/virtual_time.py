@@ -1,0 +1,39 @@
+"""An event loop whose clock jumps to the next timer instead of waiting for it."""
+
+import asyncio
+import selectors
+from typing import Any
+
+
+class _JumpingSelector:
+    """A selector that never sleeps: a wait moves the loop's clock instead."""
+
+    def __init__(self) -> None:
+        self._real = selectors.DefaultSelector()
+        self.now_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Poll; when nothing is ready, let `timeout` seconds pass at once."""
+        ready = self._real.select(0)
+        if ready:
+            return ready
+        if timeout is None:
+            # No timer is pending: only another thread can wake the loop, so really wait, a little.
+            return self._real.select(0.05)
+        self.now_s += max(timeout, 0.0)
+        return []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """Runs timers in order without waiting. Sockets and threads need `real_time` tests instead."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)  # type: ignore[arg-type]
+
+    def time(self) -> float:
+        """Return virtual seconds since the loop was made."""
+        return self._jumping.now_s
