@@ -1,0 +1,1 @@
+"""One call and everything it is built from: settings, agents, vendor services, the command line."""

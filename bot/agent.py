@@ -1,0 +1,329 @@
+"""An agent as its owner writes it: the folder `flows/<agent>/` with `agent.yaml`.
+
+Says what may stand in `agent.yaml` and explains what is wrong with file and line. Reads files, builds nothing;
+the flow beside it is checked by `bot/flow_check.py`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import time
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from bot.errors import AgentFilesError
+from bot.services import VENDORS, Layer, option_faults
+from bot.settings import Vendor
+from bot.yaml_source import Fault, YamlSource, YamlSyntaxError, suggestion
+
+AGENT_FILE = "agent.yaml"
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+"""Keys of `hours`, Monday first as in `date.weekday()`."""
+
+
+def _timezone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is not an IANA time zone{suggestion(name, available_timezones())}")
+    return name
+
+
+def _days(text: str) -> range:
+    first, _, last = text.partition("-")
+    if first not in WEEKDAYS or (last or first) not in WEEKDAYS:
+        raise ValueError(f"{text!r} is not a day or a range of days ({', '.join(WEEKDAYS)})")
+    days = range(WEEKDAYS.index(first), WEEKDAYS.index(last or first) + 1)
+    if not days:
+        raise ValueError(f"{text!r} runs backwards; a week starts with mon")
+    return days
+
+
+def _span(text: str) -> tuple[time, time]:
+    match = re.fullmatch(r"(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)", text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a span like 08:00-18:00")
+    try:
+        opens, closes = time(int(match[1]), int(match[2])), time(int(match[3]), int(match[4]))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time of day") from None
+    if opens >= closes:
+        raise ValueError(f"{text!r} closes before it opens")
+    return opens, closes
+
+
+Span = tuple[time, time]
+"""Opening and closing time, local to the agent's time zone."""
+
+
+def opening_hours(hours: Mapping[str, str]) -> dict[int, tuple[Span, ...]]:
+    """Read `hours:` of `agent.yaml`.
+
+    Args:
+        hours: Day or range of days to one or more spans: `{"mon-fri": "08:00-12:00, 13:00-18:00"}`.
+
+    Returns:
+        Weekday (Monday 0) to its spans in order; a day that is not named is closed and absent.
+
+    Raises:
+        ValueError: If a key or value cannot be read, a day is named twice or spans overlap.
+    """
+    result: dict[int, tuple[Span, ...]] = {}
+    for key, value in hours.items():
+        spans = tuple(_span(part) for part in value.split(","))
+        if any(later[0] < earlier[1] for earlier, later in zip(spans, spans[1:], strict=False)):
+            raise ValueError(f"{key}: spans overlap or are out of order")
+        for day in _days(key):
+            if day in result:
+                raise ValueError(f"{WEEKDAYS[day]} is named twice")
+            result[day] = spans
+    return result
+
+
+def _hours(hours: dict[str, str]) -> dict[str, str]:
+    opening_hours(hours)
+    return hours
+
+
+E164 = Annotated[str, Field(pattern=r"^\+[1-9]\d{6,14}$", description="E.164, e.g. +18506872085")]
+Line = Annotated[str, Field(min_length=1, max_length=300)]
+"""Something the agent says word for word."""
+
+
+class _Section(BaseModel, frozen=True, extra="forbid"):
+    """A part of `agent.yaml`; a key it does not know is a fault."""
+
+
+class ServiceChoice(_Section, frozen=True):
+    """A vendor of one layer: its name, or a mapping with its name and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+def _service_choice(value: object) -> object:
+    """Turn `deepgram` and `{name: deepgram, keyterm: […]}` into a `ServiceChoice`'s input."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict):
+        return {
+            **({"name": value["name"]} if "name" in value else {}),
+            "options": {key: option for key, option in value.items() if key != "name"},
+        }
+    return value
+
+
+Choices = Annotated[
+    tuple[Annotated[ServiceChoice, BeforeValidator(_service_choice)], ...], Field(min_length=1)
+]
+
+
+class Services(_Section, frozen=True):
+    """Vendors of each layer; their order is the order of failover."""
+
+    stt: Choices
+    llm: Choices
+    tts: Choices
+
+    def of(self, layer: Layer) -> tuple[ServiceChoice, ...]:
+        """Return the vendors of one layer."""
+        return getattr(self, layer.value)
+
+
+class Listening(_Section, frozen=True):
+    """How the agent hears."""
+
+    min_speech_ms: PositiveInt = 200
+    """Sound shorter than this is not speech."""
+    max_pause_ms: PositiveInt = 500
+    """A pause this long ends the caller's turn when nothing says otherwise."""
+    utterance_end_ms: PositiveInt = 1000
+    noise_gate_db: Annotated[float, Field(ge=-90, le=0)] = -42
+    """Sound below this level (dBFS) is silence."""
+    barge_in: bool = True
+    tts_gate_ms: NonNegativeInt = 60
+    """A reply starts only when the caller has been quiet for this long."""
+
+
+class Patience(_Section, frozen=True):
+    """What the agent does about silence."""
+
+    stall_after_s: PositiveFloat = 2.0
+    stall_lines: tuple[Line, ...] = ("Let me check on that.",)
+    no_speech_after_s: PositiveFloat = 7
+    reprompts: NonNegativeInt = 2
+
+
+class Handoff(_Section, frozen=True):
+    """Who takes over."""
+
+    humans: tuple[E164, ...] = ()
+    after_failed_turns: PositiveInt = 2
+    voicemail: bool = True
+
+
+class Limits(_Section, frozen=True):
+    """Where a call ends."""
+
+    max_call_minutes: PositiveFloat = 15
+    max_reply_words: PositiveInt = 40
+    max_cost_usd: NonNegativeFloat = 1.0
+
+
+class AgentConfig(_Section, frozen=True):
+    """`agent.yaml`."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """The business, as it is spoken."""
+    numbers: tuple[E164, ...] = ()
+    """Numbers whose calls this agent answers."""
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Z]{2})?$")] = "en-US"
+    timezone: Annotated[str, AfterValidator(_timezone)]
+    hours: Annotated[dict[str, str], AfterValidator(_hours)] = {}
+    """Empty means always open."""
+    services: Services
+    voices: dict[str, Annotated[str, Field(min_length=1)]]
+    """TTS vendor to its voice id."""
+    greeting: Line
+    listening: Listening = Listening()
+    patience: Patience = Patience()
+    handoff: Handoff = Handoff()
+    limits: Limits = Limits()
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The business's time zone."""
+        return ZoneInfo(self.timezone)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One agent of this installation."""
+
+    slug: str
+    """Name of its folder, e.g. `reception`."""
+    folder: Path
+    config: AgentConfig
+
+    @property
+    def vendors(self) -> frozenset[Vendor]:
+        """The vendors its services need."""
+        chosen = ((layer, choice.name) for layer in Layer for choice in self.config.services.of(layer))
+        return frozenset(VENDORS[layer][name].vendor for layer, name in chosen)
+
+
+def read_agent(folder: Path) -> Agent:
+    """Read and check `agent.yaml` of one folder.
+
+    Raises:
+        AgentFilesError: All faults at once, each with file and line.
+    """
+    path = folder / AGENT_FILE
+    try:
+        source = YamlSource.read(path)
+    except YamlSyntaxError as error:
+        raise AgentFilesError([error.fault]) from None
+    faults = list(source.duplicate_keys())
+    try:
+        config = AgentConfig.model_validate(source.data)
+    except ValidationError as error:
+        raise AgentFilesError(sorted_faults([*faults, *source.validation_faults(error, AgentConfig)])) from None
+    faults += [*_service_faults(source, config), *_voice_faults(source, config)]
+    if faults:
+        raise AgentFilesError(sorted_faults(faults))
+    return Agent(folder.name, folder, config)
+
+
+def agent_folders(agents_dir: Path) -> list[Path]:
+    """Return the folders below `agents_dir` that hold an agent, by name.
+
+    Raises:
+        AgentFilesError: If there is none.
+    """
+    folders = sorted(path.parent for path in agents_dir.glob(f"*/{AGENT_FILE}"))
+    if not folders:
+        raise AgentFilesError([f"{agents_dir}: no folder with an {AGENT_FILE} in it (AGENTS_DIR)"])
+    return folders
+
+
+def load_agents(agents_dir: Path) -> dict[str, Agent]:
+    """Read every agent's `agent.yaml`.
+
+    Returns:
+        Slug to agent, in order of the slugs.
+
+    Raises:
+        AgentFilesError: All faults of all agents at once.
+    """
+    agents: dict[str, Agent] = {}
+    faults: list[str] = []
+    for folder in agent_folders(agents_dir):
+        try:
+            agents[folder.name] = read_agent(folder)
+        except AgentFilesError as error:
+            faults += error.faults
+    faults += shared_numbers(agents)
+    if faults:
+        raise AgentFilesError(faults)
+    return agents
+
+
+def shared_numbers(agents: Mapping[str, Agent]) -> list[str]:
+    """Return a sentence for each phone number that two agents claim."""
+    owners: dict[str, str] = {}
+    faults: list[str] = []
+    for slug, agent in agents.items():
+        for number in agent.config.numbers:
+            if other := owners.get(number):
+                faults.append(f"{agent.folder / AGENT_FILE}: numbers: {number} is also a number of {other}")
+            owners[number] = slug
+    return faults
+
+
+def sorted_faults(faults: list[Fault]) -> list[Fault]:
+    """Return the faults in reading order, each once."""
+    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.where))
+
+
+def _service_faults(source: YamlSource, config: AgentConfig) -> list[Fault]:
+    faults: list[Fault] = []
+    for layer in Layer:
+        names: set[str] = set()
+        for index, choice in enumerate(config.services.of(layer)):
+            here = ("services", layer.value, index)
+            if choice.name in names:
+                faults.append(source.fault(here, f"{choice.name} is named twice"))
+            names.add(choice.name)
+            for option, message in option_faults(layer, choice.name, choice.options):
+                faults.append(source.fault((*here, option) if option else here, message))
+    return faults
+
+
+def _voice_faults(source: YamlSource, config: AgentConfig) -> list[Fault]:
+    speaking = [choice.name for choice in config.services.tts]
+    faults = [
+        source.fault(("voices", vendor), f"is missing: services.tts names {vendor}")
+        for vendor in speaking
+        if vendor in VENDORS[Layer.TTS] and vendor not in config.voices
+    ]
+    faults += [
+        source.fault(("voices", vendor), f"unknown vendor{suggestion(vendor, known)}")
+        for known in [tuple(VENDORS[Layer.TTS])]
+        for vendor in config.voices
+        if vendor not in known
+    ]
+    return faults
+
+

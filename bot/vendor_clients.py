@@ -1,0 +1,176 @@
+"""What all calls of a process share to reach the vendors: one TLS context, one HTTP pool, one way to dial.
+
+`ssl.create_default_context` parses every root certificate and blocks the event loop for tens of
+milliseconds; left alone Pipecat's services and the SDKs make one for each client and each dial. Built once before
+the first call, closed with the process. Knows nothing of calls, frames or agents.
+"""
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import httpx2
+from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+from deepgram.core import ApiError
+from deepgram.listen.v1.socket_client import AsyncV1SocketClient
+from pydantic import SecretStr
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from bot.settings import Settings
+
+CONNECT_TIMEOUT_S = 3.0
+"""TCP, TLS and HTTP handshake of any vendor: a caller waits meanwhile."""
+LLM_READ_TIMEOUT_S = 10.0
+"""Between two bytes of an answer; Anthropic pings more often than this."""
+LLM_RETRIES = 1
+LLM_PATIENCE_S = 1.0
+"""A vendor that asks for a longer pause before the retry has failed this turn."""
+CLOSE_TIMEOUT_S = 1.0
+
+ONE_TOOL_AT_A_TIME = {"type": "auto", "disable_parallel_tool_use": True}
+"""Pipecat runs only the last of several `tool_use` blocks of one answer."""
+
+
+class VoiceAnthropic:
+    """The part of `AsyncAnthropic` that Pipecat uses: `client.beta.messages.create(**params)`.
+
+    Adds `tool_choice` when, and only when, the request has tools: the API refuses one without the other.
+    """
+
+    def __init__(self, client: AsyncAnthropic) -> None:
+        """Wrap the shared SDK client."""
+        self.sdk = client
+        self.beta = SimpleNamespace(messages=SimpleNamespace(create=self._create))
+
+    async def _create(self, **params: Any) -> Any:
+        if params.get("tools"):
+            params.setdefault("tool_choice", ONE_TOOL_AT_A_TIME)
+        return await self.sdk.beta.messages.create(**params)
+
+
+class DeepgramLive:
+    """The part of `AsyncDeepgramClient` that Pipecat uses: `client.listen.v1.connect(**query)`.
+
+    The SDK's own dials through the legacy `websockets` client, which makes a TLS context for each socket and
+    has no deadline of ours. Messages are still parsed by the SDK.
+
+    Source: deepgram-sdk 7.17, `listen/v1/client.py`; Pipecat 1.14, `DeepgramSTTService._connection_handler`.
+    """
+
+    def __init__(self, *, api_key: str, base_url: str, tls: ssl.SSLContext) -> None:
+        """Create a client; nothing is dialled yet.
+
+        Args:
+            api_key: Deepgram API key.
+            base_url: Scheme and host, `wss://…` or `ws://…`.
+            tls: Context of `wss` sockets.
+        """
+        self._api_key = api_key
+        self._base_url = base_url
+        self._tls = tls
+        self.listen = SimpleNamespace(v1=SimpleNamespace(connect=self.connect))
+
+    @contextlib.asynccontextmanager
+    async def connect(self, **query: str | list[str]) -> AsyncIterator[AsyncV1SocketClient]:
+        """Open one live transcription socket.
+
+        Args:
+            query: Query parameters; a list repeats its key.
+
+        Raises:
+            deepgram.core.ApiError: If the vendor answered with an HTTP status instead of a socket.
+        """
+        try:
+            socket = await connect(
+                f"{self._base_url}/v1/listen?{urlencode(query, doseq=True)}",
+                additional_headers={"Authorization": f"Token {self._api_key}"},
+                **socket_options(self._base_url, self._tls),
+            )
+        except InvalidStatus as error:
+            body = error.response.headers.get("dg-error") or error.response.body.decode(errors="replace")[:300]
+            raise ApiError(status_code=error.response.status_code, body=body) from error
+        async with socket:
+            # Typed for the legacy protocol; both have send, recv and iteration.
+            yield AsyncV1SocketClient(websocket=socket)  # pyright: ignore[reportArgumentType]
+
+
+class VendorClients:
+    """Everything that outlives a call and leads to a vendor.
+
+    Use as an async context manager, or call `aclose`. Build it before the first call: the constructor blocks
+    for the TLS context. Bound to the event loop that first uses it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Create the clients of every vendor whose key is set.
+
+        Args:
+            settings: Keys and base URLs; vendors played by the sims have both by now.
+        """
+        self.settings = settings
+        self.tls = ssl.create_default_context()
+        """Shared by every socket and HTTP client."""
+        self.deepgram = DeepgramLive(
+            api_key=_reveal(settings.deepgram.api_key), base_url=settings.deepgram.base_url, tls=self.tls
+        )
+        self.anthropic = VoiceAnthropic(
+            AsyncAnthropic(
+                api_key=_reveal(settings.anthropic.api_key),
+                base_url=settings.anthropic.base_url,
+                max_retries=LLM_RETRIES,
+                http_client=_anthropic_http(self.tls),
+            )
+        )
+        self.elevenlabs_key = _reveal(settings.elevenlabs.api_key)
+        self.cartesia_key = _reveal(settings.cartesia.api_key)
+
+    async def aclose(self) -> None:
+        """Close the HTTP pool."""
+        await self.anthropic.sdk.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def socket_options(url: str, tls: ssl.SSLContext) -> dict[str, Any]:
+    """Return what every vendor socket is dialled with.
+
+    Compression is off: audio does not shrink, and inflating it costs CPU and memory on each message.
+    """
+    return {
+        "ssl": tls if url.startswith("wss:") else None,
+        "compression": None,
+        "open_timeout": CONNECT_TIMEOUT_S,
+        "close_timeout": CLOSE_TIMEOUT_S,
+    }
+
+
+def _anthropic_http(tls: ssl.SSLContext) -> DefaultAsyncHttpxClient:
+    return DefaultAsyncHttpxClient(
+        verify=tls,
+        timeout=httpx2.Timeout(LLM_READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=CONNECT_TIMEOUT_S),
+        limits=httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=60.0),
+        event_hooks={"response": [_refuse_long_waits]},
+    )
+
+
+async def _refuse_long_waits(response: httpx2.Response) -> None:
+    """Turn a `retry-after` beyond a caller's patience into an error now; the SDK would obey it."""
+    wait_s = response.headers.get("retry-after", "0")
+    try:
+        is_long = float(wait_s) > LLM_PATIENCE_S
+    except ValueError:
+        is_long = True  # a date
+    if is_long:
+        response.headers["x-should-retry"] = "false"
+
+
+def _reveal(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
