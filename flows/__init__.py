@@ -1,0 +1,1 @@
+"""One folder per agent: agent.yaml, flow.yaml (pipecat.flows), tools.py, evals/."""

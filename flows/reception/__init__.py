@@ -1,0 +1,1 @@
+"""A dental front desk: appointments, messages, hours and address."""

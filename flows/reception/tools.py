@@ -1,0 +1,336 @@
+"""The front desk's tools: look for times, book one, take a message, end the call.
+
+`flow.yaml` names these functions; their docstrings are what the model reads. Each answers within its
+time limit with JSON that holds a `status` and a `say`, the sentence to speak. They decide, not the model,
+what may be booked: only a time that was offered in this call, and only after the very same details were
+read back and the caller has spoken since.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+from loguru import logger
+from pipecat.flows import NO_RESPONSE, TRANSITION_IN_YAML, FlowManager
+from pipecat.flows.types import flows_tool_options
+
+from flows.business import Business
+from flows.spoken import day_from_words, phone_from_text, say_day, say_phone, say_time
+from integrations.calendar import (
+    BookingRequest,
+    CalendarUnavailableError,
+    PartOfDay,
+    Service,
+    Slot,
+    SlotRefusedError,
+    SlotTakenError,
+)
+from integrations.messages import CallerMessage, MessageBookUnavailableError
+
+TOOL_LIMIT_S = 2.0
+"""Longest run of a tool; the stores behind them answer or give up sooner."""
+
+SERVICES = {
+    service.name: service
+    for service in (
+        Service("cleaning", 60),
+        Service("checkup", 30),
+        Service("filling", 60),
+        Service("emergency", 30),
+    )
+}
+
+_HORIZON_DAYS = 60
+_SEARCH_DAYS = 14
+_OFFERED_AT_ONCE = 2
+_APART = timedelta(minutes=90)
+_MAX_MESSAGE_CHARS = 600
+
+ToolResult = tuple[dict[str, Any], object]
+"""What the model is given (JSON), and what the flow does next."""
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """Details that were read back to the caller, and when in the conversation."""
+
+    details: tuple[str, ...]
+    caller_turns: int
+
+
+@dataclass
+class Desk:
+    """What happened at the desk in this call."""
+
+    offered: dict[str, Slot] = field(default_factory=dict[str, Slot])
+    read_back: ReadBack | None = None
+
+
+@flows_tool_options(cancel_on_interruption=True, timeout_secs=TOOL_LIMIT_S)
+async def find_slots(
+    flow_manager: FlowManager, service: str, day: str, part_of_day: str = "any"
+) -> ToolResult:
+    """Find free appointment times.
+
+    Use it when the caller wants an appointment, and again when they want another day or time.
+
+    Args:
+        service: What it is for. One of: cleaning (clean, hygienist), checkup (check up, exam, examination),
+            filling (cavity), emergency (pain, hurts, toothache, broken, chipped).
+            Ask: What is the appointment for, a cleaning, a checkup, a filling, or an emergency?
+        day: The day in the caller's own words, such as tomorrow, next Tuesday or December third; any if they
+            do not mind or want the soonest. Ask: What day would you like to come in?
+        part_of_day: One of: morning, afternoon, any (anytime).
+    """
+    business, desk = _business(flow_manager), _desk(flow_manager)
+    wanted = SERVICES.get(service.strip().lower())
+    if wanted is None:
+        return _answer("unclear", "Is it for a cleaning, a checkup, a filling, or an emergency?")
+    today = business.local_now().date()
+    first_day, last_day, problem = _days_to_search(day, today)
+    if problem is not None:
+        return _answer("unclear", problem)
+    part = _part_of_day(part_of_day)
+    try:
+        slots, opening = await _search(business, wanted, first_day, last_day, part)
+    except CalendarUnavailableError as error:
+        logger.warning("find_slots: {}", error)
+        return _answer("unavailable", _CANNOT_REACH_BOOK)
+    if not slots:
+        return _answer(
+            "full", "I have nothing free in that time. Would another day work, or shall I take a message?"
+        )
+    desk.offered |= {_slot_id(slot): slot for slot in slots}
+    options = [{"start": _slot_id(slot), "say": _say_slot(slot)} for slot in slots]
+    return _answer("offered", opening + _say_options(slots), slots=options)
+
+
+@flows_tool_options(cancel_on_interruption=False, timeout_secs=TOOL_LIMIT_S)
+async def book_appointment(
+    flow_manager: FlowManager, start: str, name: str, phone: str, confirmed: bool = False
+) -> ToolResult:
+    """Book, schedule or make an appointment at a time that find_slots returned.
+
+    The first call, with confirmed false, books nothing and returns the read-back to say.
+
+    Args:
+        start: The start of the time the caller chose, as find_slots returned it.
+        name: The caller's name, first and last if they gave both. Ask: What name should I put it under?
+        phone: The caller's phone number, ten digits; same if they want the number they are calling from.
+            Ask: What phone number can we reach you at?
+        confirmed: True only when the caller has said yes to the read-back of exactly these details.
+    """
+    business, desk = _business(flow_manager), _desk(flow_manager)
+    slot = desk.offered.get(start.strip())
+    if slot is None:
+        return _answer(
+            "unclear", "Which of the times would you like?", hint="Use a start that find_slots returned."
+        )
+    who, problem = _caller(business, name, phone)
+    if who is None:
+        return _answer("unclear", problem)
+    details = ("book", _slot_id(slot), slot.service.name, *who)
+    if not _is_confirmed(flow_manager, desk, details, confirmed):
+        say = f"{_say_visit(slot)}, for {who[0]}, at {say_phone(who[1])}. Shall I book it?"
+        return _answer("needs_confirmation", say)
+    return await _book(business, BookingRequest(slot, *who, key=f"{business.call_sid}:{_slot_id(slot)}"))
+
+
+@flows_tool_options(cancel_on_interruption=False, timeout_secs=TOOL_LIMIT_S)
+async def take_message(
+    flow_manager: FlowManager, message: str, name: str, phone: str, confirmed: bool = False
+) -> ToolResult:
+    """Take, leave or pass on a message for the team.
+
+    Use it for a call back, a person to speak to, a prescription, a bill, a refund, or to cancel, move or
+    reschedule an existing appointment. The first call, with confirmed false, leaves nothing and returns
+    the read-back to say.
+
+    Args:
+        message: The message in the caller's own words. Ask: What should I tell the team?
+        name: The caller's name. Ask: May I have your name?
+        phone: The phone number to call back, ten digits; same if they want the number they are calling from.
+            Ask: What phone number should they call back?
+        confirmed: True only when the caller has said yes to the read-back of exactly these details.
+    """
+    business, desk = _business(flow_manager), _desk(flow_manager)
+    text = " ".join(message.split())[:_MAX_MESSAGE_CHARS]
+    if not text:
+        return _answer("unclear", "What should I tell the team?")
+    who, problem = _caller(business, name, phone)
+    if who is None:
+        return _answer("unclear", problem)
+    details = ("message", text, *who)
+    if not _is_confirmed(flow_manager, desk, details, confirmed):
+        say = f"A message from {who[0]}, at {say_phone(who[1])}: {text.rstrip('.!?')}. Is that right?"
+        return _answer("needs_confirmation", say)
+    return await _leave(business, text, *who)
+
+
+@flows_tool_options(cancel_on_interruption=True, timeout_secs=TOOL_LIMIT_S)
+async def end_call(flow_manager: FlowManager, said_goodbye: bool) -> ToolResult:
+    """End the call, hang up. Use it when the caller says goodbye or needs nothing more.
+
+    Args:
+        said_goodbye: True when this same reply says goodbye to the caller in front of this call.
+    """
+    if not said_goodbye:
+        return _answer(
+            "unclear", "Thank you for calling. Goodbye.", hint="Say it, and call end_call with it."
+        )
+    _business(flow_manager).request_end()
+    return {"status": "ending"}, NO_RESPONSE
+
+
+_CANNOT_REACH_BOOK = (
+    "I can't reach our appointment book right now. May I take a message, so that we call you back?"
+)
+_CANNOT_REACH_MESSAGES = "I'm sorry, I can't write that down right now. Please call us again a little later."
+
+
+async def _search(
+    business: Business, service: Service, first_day: date, last_day: date, part: PartOfDay
+) -> tuple[list[Slot], str]:
+    """Times to offer, and how the offer opens when it is not what was asked for."""
+    asked = await business.calendar.free_slots(
+        first_day=first_day, last_day=last_day, service=service, part_of_day=part, limit=16
+    )
+    if asked:
+        return _pick(asked), ""
+    later = await business.calendar.free_slots(
+        first_day=first_day,
+        last_day=first_day + timedelta(days=_SEARCH_DAYS),
+        service=service,
+        part_of_day=PartOfDay.ANY,
+        limit=16,
+    )
+    if first_day != last_day:
+        return _pick(later), ""
+    closed = not business.hours.on(first_day)
+    when = say_day(first_day).split(",")[0]
+    return _pick(later), f"We're closed on {when}. " if closed else f"That {when} is taken. "
+
+
+async def _book(business: Business, request: BookingRequest) -> ToolResult:
+    try:
+        booking = await business.calendar.book(request)
+    except (SlotTakenError, SlotRefusedError) as error:
+        logger.info("book_appointment: {}", error)
+        return _answer("taken", "I'm sorry, that time has just been taken. Which other day would you like?")
+    except CalendarUnavailableError as error:
+        logger.warning("book_appointment: {}", error)
+        return _answer("unavailable", _CANNOT_REACH_BOOK)
+    say = f"You're booked for {_say_slot(booking.slot)}. Is there anything else?"
+    return _answer("booked", say, booking_id=booking.booking_id, start=booking.slot.start.isoformat())
+
+
+async def _leave(business: Business, text: str, name: str, phone: str) -> ToolResult:
+    digest = hashlib.sha256("\n".join((text, name, phone)).encode()).hexdigest()[:16]
+    message = CallerMessage(
+        key=f"{business.call_sid}:{digest}",
+        call_sid=business.call_sid,
+        name=name,
+        phone=phone,
+        text=text,
+        received_at=business.local_now(),
+    )
+    try:
+        await business.messages.leave(message)
+    except MessageBookUnavailableError as error:
+        logger.warning("take_message: {}", error)
+        return _answer("unavailable", _CANNOT_REACH_MESSAGES)
+    return _answer("noted", "I've passed that on, and the team will call you back. Is there anything else?")
+
+
+def _is_confirmed(flow_manager: FlowManager, desk: Desk, details: tuple[str, ...], confirmed: object) -> bool:
+    """Whether exactly `details` were read back before and the caller has spoken since.
+
+    Otherwise they count as read back from now on: the answer of this call is that read-back.
+    """
+    turns = sum(
+        1
+        for message in flow_manager.get_current_context()
+        if isinstance(message, dict) and message.get("role") == "user"  # pyright: ignore[reportUnnecessaryIsInstance]  # thoughts are not dicts
+    )
+    read_back = desk.read_back
+    if confirmed is True and read_back is not None and read_back.details == details:
+        return turns > read_back.caller_turns
+    desk.read_back = ReadBack(details, turns)
+    return False
+
+
+def _caller(business: Business, name: str, phone: str) -> tuple[tuple[str, str] | None, str]:
+    """The caller's name and E.164 number, or the sentence that asks for what is wrong."""
+    tidy = " ".join(name.split()).strip(" .,")[:80]
+    if not re.search(r"[^\W\d_]{2}", tidy):
+        return None, "May I have your name, please?"
+    same = re.fullmatch(r"(the )?same( number)?", phone.strip().lower()) is not None
+    number = phone_from_text(business.caller_number if same else phone)
+    if number is None:
+        return None, "Could you give me the phone number again, with the area code?"
+    return (tidy, number), ""
+
+
+def _days_to_search(text: str, today: date) -> tuple[date, date, str | None]:
+    """First and last day to look at, or the sentence that asks for another day."""
+    day = day_from_words(text, today)
+    if day is None:
+        if re.search(r"\b(any|soon|soonest|earliest|first|next available|whenever|week)\b", text.lower()):
+            return today, today + timedelta(days=_SEARCH_DAYS), None
+        return today, today, "Which day would you like to come in?"
+    if day < today:
+        return day, day, "That day has passed. Which day would you like to come in?"
+    if day > today + timedelta(days=_HORIZON_DAYS):
+        return day, day, "I can book up to two months ahead. Which day would you like?"
+    return day, day, None
+
+
+def _part_of_day(text: str) -> PartOfDay:
+    try:
+        return PartOfDay(text.strip().lower())
+    except ValueError:
+        return PartOfDay.ANY
+
+
+def _pick(slots: list[Slot]) -> list[Slot]:
+    """The earliest, and one that is a real alternative to it."""
+    if len(slots) <= _OFFERED_AT_ONCE:
+        return slots
+    apart = next((slot for slot in slots if slot.start - slots[0].start >= _APART), slots[1])
+    return [slots[0], apart]
+
+
+def _slot_id(slot: Slot) -> str:
+    return slot.start.strftime("%Y-%m-%dT%H:%M")
+
+
+def _say_slot(slot: Slot) -> str:
+    return f"{say_day(slot.start.date())} at {say_time(slot.start)}"
+
+
+def _say_visit(slot: Slot) -> str:
+    article = "An" if slot.service.name[0] in "aeiou" else "A"
+    return f"{article} {slot.service.name} on {_say_slot(slot)}"
+
+
+def _say_options(slots: list[Slot]) -> str:
+    if len(slots) == 1:
+        return f"I have {_say_slot(slots[0])}. Would that suit you?"
+    first, second = slots
+    if first.start.date() == second.start.date():
+        return f"I have {_say_slot(first)} or {say_time(second.start)}. Which would you like?"
+    return f"I have {_say_slot(first)}, or {_say_slot(second)}. Which would you like?"
+
+
+def _answer(status: str, say: str, **data: object) -> ToolResult:
+    return {"status": status, "say": say, **data}, TRANSITION_IN_YAML
+
+
+def _business(flow_manager: FlowManager) -> Business:
+    return flow_manager.state["business"]
+
+
+def _desk(flow_manager: FlowManager) -> Desk:
+    return flow_manager.state.setdefault("desk", Desk())
