@@ -345,7 +345,7 @@ def _read_start(body: dict[str, Any]) -> StartEvent:
     if body.get("streamSid", stream_sid) != stream_sid:
         raise _DroppedMessage(MediaFault.WRONG_STREAM)
     _require_telephone_audio(_object(start, "mediaFormat"))
-    if "inbound" not in (start.get("tracks") or ["inbound"]):
+    if start.get("tracks", ["inbound"]) != ["inbound"]:  # the only choice of a bidirectional stream
         raise _DroppedMessage(MediaFault.WRONG_TRACK)
     return StartEvent(
         stream_sid=stream_sid,
