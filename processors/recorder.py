@@ -2,8 +2,8 @@
 
 Stands beside the pipeline and is handed audio with its place on the call's time line. A pure core
 (`StereoTrack`) lays the sides out and gives up blocks that cannot change any more; one thread per process
-(`DiskThread`) writes them. It never blocks the event loop, never grows with the call and never ends it: a full
-disk costs the recording only.
+(`DiskThread`) writes them. It never blocks the event loop, never grows with the call and never ends it: a
+full disk costs the recording only.
 """
 
 import asyncio

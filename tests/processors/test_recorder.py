@@ -257,7 +257,7 @@ class TestRecorder:
 
     async def test_full_disk_is_said_once(self, tmp_path: Path, disk: DiskThread, logged: list[str]) -> None:
         recorder = StereoRecorder(tmp_path / "a.wav", rate_hz=RATE_HZ, disk=disk)
-        disk.submit(lambda: setattr(recorder._wav, "_file", FullDisk()))
+        disk.submit(lambda: fill_disk_under(recorder))
         for second in range(5):
             recorder.caller(tone(1, RATE_HZ), second * RATE_HZ)
         recording = await recorder.close()
@@ -326,6 +326,13 @@ class FullDisk(io.BytesIO):
     def close(self) -> None:
         super().close()
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def fill_disk_under(recorder: StereoRecorder) -> None:
+    file = recorder._wav._file
+    assert file is not None
+    file.close()
+    recorder._wav._file = FullDisk()
 
 
 def void(_: object) -> None:
