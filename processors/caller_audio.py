@@ -1,0 +1,294 @@
+"""The caller's audio, once: level, voice activity, the end-of-turn model, the recorder and the recogniser.
+
+First in the pipeline on a phone call (the media socket feeds it directly), right behind the transport's input
+in a browser call. One listener instead of a frame's walk through many processors: what goes on is only what the
+recogniser needs, 40 ms at a time, and the edges of speech.
+
+Never decides about a turn; it says when the caller starts and pauses, and asks the turn model early, so that its
+answer is there when the pause is long enough.
+"""
+
+import asyncio
+import math
+from typing import Protocol
+
+import numpy as np
+from loguru import logger
+from numpy.typing import NDArray
+from pipecat.audio.turn.base_turn_analyzer import BaseTurnAnalyzer, BaseTurnParams, EndOfTurnState
+from pipecat.frames.frames import (
+    Frame,
+    InputAudioRawFrame,
+    StartFrame,
+    UserStoppedSpeakingFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.metrics.metrics import MetricsData
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+
+from processors.speech_models import SpeechModels, VoiceStream
+from processors.voice_activity import WINDOW_S, Edge, Voice, VoiceActivity, VoiceActivityParams
+
+_SILENT_DB = -100.0
+_FORWARD_S = 0.04
+_TURN_AUDIO_S = 8.0
+_PRE_SPEECH_S = 0.5
+_FORGET_AFTER_S = 2.0
+"""Quiet after which the voice model's memory is cleared: long line noise leaves it deaf to what follows."""
+_MAX_WAITING_WINDOWS = 64
+
+
+class CallerAudioSink(Protocol):
+    """Gets everything the caller says, to record it."""
+
+    def caller_audio(self, pcm: bytes) -> None:
+        """Take the next audio, s16le mono at the call's rate."""
+        ...
+
+
+class CallerListener(Protocol):
+    """Told when the caller speaks. Times are those of the event loop's clock, in seconds."""
+
+    def caller_started(self, now_s: float) -> None:
+        """The caller has begun to speak."""
+        ...
+
+    def caller_stopped(self, speech_end_s: float, now_s: float) -> None:
+        """The caller has stopped, the last sound was at `speech_end_s`."""
+        ...
+
+
+class CallerAudioProcessor(FrameProcessor):
+    """Turns the caller's audio into edges of speech and feeds the recogniser.
+
+    One task takes windows in order; `feed` never waits.
+    """
+
+    def __init__(
+        self,
+        models: SpeechModels,
+        *,
+        rate_hz: int,
+        params: VoiceActivityParams,
+        listener: CallerListener | None = None,
+        sink: CallerAudioSink | None = None,
+    ) -> None:
+        """Create the processor.
+
+        Args:
+            models: The process's shared models.
+            rate_hz: Rate of the caller's audio, 8000 or 16000.
+            params: When sound counts as speech.
+            listener: Told of speech edges.
+            sink: Gets a copy of all audio.
+        """
+        super().__init__()
+        self._models = models
+        self._rate_hz = rate_hz
+        self._stream = VoiceStream(rate_hz)
+        self._activity = VoiceActivity(params)
+        self._listener = listener
+        self._sink = sink
+        self._forward_bytes = round(_FORWARD_S * rate_hz) * 2
+        self._window_bytes = self._stream.window_samples * 2
+        self._turn_bytes = round(_TURN_AUDIO_S * rate_hz) * 2
+        self._pre_speech_bytes = round(_PRE_SPEECH_S * rate_hz) * 2
+        self._unforwarded = bytearray()
+        self._unscored = bytearray()
+        self._turn_audio = bytearray()
+        self._windows: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING_WINDOWS)
+        self._listening: asyncio.Task[None] | None = None
+        self._verdict: asyncio.Task[float | None] | None = None
+        self._started = False
+        self._in_turn = False
+        self._quiet_s = 0.0
+        self.windows_dropped = 0
+        """Windows thrown away because the models could not keep up."""
+
+    @property
+    def is_caller_speaking(self) -> bool:
+        """Whether the caller is speaking, short pauses included."""
+        return self._activity.state in (Voice.SPEAKING, Voice.PAUSING)
+
+    async def feed(self, pcm: bytes) -> None:
+        """Take the next audio of the caller.
+
+        Args:
+            pcm: s16le mono at the call's rate, any length; 20 ms on a phone.
+        """
+        if not self._started:
+            return
+        if self._sink:
+            self._sink.caller_audio(pcm)
+        self._unscored += pcm
+        while len(self._unscored) >= self._window_bytes:
+            window = bytes(self._unscored[: self._window_bytes])
+            del self._unscored[: self._window_bytes]
+            self._queue_window(window)
+        self._unforwarded += pcm
+        if len(self._unforwarded) >= self._forward_bytes:
+            await self._forward()
+
+    async def turn_verdict(self) -> float | None:
+        """Return how finished the caller's words sound, 0..1, or None if that is not known."""
+        verdict = self._verdict or self._ask_turn_model()
+        try:
+            return await asyncio.shield(verdict)
+        except Exception as error:  # noqa: BLE001 - without the model, silence decides
+            logger.error("{} turn model failed: {}", self, error)
+            return None
+
+    def end_turn(self) -> None:
+        """Forget the audio of the caller's turn: the next one is judged by itself."""
+        self._in_turn = False
+        self._drop_verdict()
+        del self._turn_audio[: -self._pre_speech_bytes]
+
+    # Frame processor
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Start listening."""
+        await super().setup(setup)
+        self._listening = self.create_task(self._listen(), "caller_audio")
+
+    async def cleanup(self) -> None:
+        """Stop listening; called once when the call ends, however it ends."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await self.cancel_task(listening)
+        self._drop_verdict()
+        await super().cleanup()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Take audio that comes as frames (a browser's), pass everything else."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, InputAudioRawFrame):
+            await self.feed(frame.audio)
+            return
+        if isinstance(frame, UserStoppedSpeakingFrame):
+            self.end_turn()
+        await self.push_frame(frame, direction)
+        if isinstance(frame, StartFrame):
+            self._started = True
+
+    # Inside
+
+    def _queue_window(self, window: bytes) -> None:
+        if self._windows.full():
+            self._windows.get_nowait()
+            self.windows_dropped += 1
+        self._windows.put_nowait(window)
+
+    async def _forward(self) -> None:
+        pcm = bytes(self._unforwarded)
+        self._unforwarded.clear()
+        if pcm:
+            await self.push_frame(InputAudioRawFrame(audio=pcm, sample_rate=self._rate_hz, num_channels=1))
+
+    async def _listen(self) -> None:
+        while True:
+            window = await self._windows.get()
+            samples = np.frombuffer(window, dtype=np.int16).astype(np.float32) / 32768.0
+            level_db = _level_db(samples)
+            probability = await self._probability(samples, level_db)
+            self._keep(window)
+            for edge in self._activity.step(probability, level_db):
+                await self._on_edge(edge)
+
+    async def _probability(self, samples: NDArray[np.float32], level_db: float) -> float:
+        if not self._activity.wants_probability(level_db):
+            self._quiet_s += WINDOW_S
+            if self._quiet_s >= _FORGET_AFTER_S and not self.is_caller_speaking:
+                self._quiet_s = 0.0
+                self._stream.forget()
+            return 0.0
+        self._quiet_s = 0.0
+        try:
+            return await self._models.voice_probability(self._stream, samples)
+        except Exception as error:  # noqa: BLE001 - a deaf window is better than a dead call
+            logger.error("{} voice model failed: {}", self, error)
+            return 0.0
+
+    def _keep(self, window: bytes) -> None:
+        self._turn_audio += window
+        limit = self._turn_bytes if self._in_turn else self._pre_speech_bytes
+        if len(self._turn_audio) > limit + self._rate_hz:  # cut half a second at a time, not every window
+            del self._turn_audio[:-limit]
+
+    async def _on_edge(self, edge: Edge) -> None:
+        now_s = self.get_event_loop().time()
+        if edge is Edge.STARTED:
+            self._in_turn = True
+            self._drop_verdict()
+            if self._listener:
+                self._listener.caller_started(now_s)
+            await self.push_frame(VADUserStartedSpeakingFrame(start_secs=self._activity.params.min_speech_s))
+        elif edge is Edge.PAUSED:
+            self._ask_turn_model()
+        elif edge is Edge.RESUMED:
+            self._drop_verdict()
+        else:
+            if self._listener:
+                self._listener.caller_stopped(now_s - self._activity.unvoiced_s, now_s)
+            await self._forward()  # the recogniser is asked to finalize: it must have everything
+            await self.push_frame(VADUserStoppedSpeakingFrame(stop_secs=self._activity.params.pause_s))
+
+    def _ask_turn_model(self) -> "asyncio.Task[float | None]":
+        self._drop_verdict()
+        pcm = bytes(self._turn_audio[-self._turn_bytes :])
+        verdict = self.create_task(self._models.turn_probability(pcm, self._rate_hz), "turn_model")
+        self._verdict = verdict
+        return verdict
+
+    def _drop_verdict(self) -> None:
+        verdict, self._verdict = self._verdict, None
+        if verdict is not None and not verdict.done():
+            verdict.cancel()
+
+
+class EarlyTurnAnalyzer(BaseTurnAnalyzer):
+    """Answers Pipecat's end-of-turn question with the verdict that `CallerAudioProcessor` asked for early."""
+
+    def __init__(self, caller: CallerAudioProcessor, *, threshold: float = 0.5) -> None:
+        """Create the analyzer.
+
+        Args:
+            caller: Who hears the caller.
+            threshold: Probability from which the turn counts as over.
+        """
+        super().__init__()
+        self._caller = caller
+        self._threshold = threshold
+        self.is_known = True
+        """Whether the last verdict was the model's; if not, only silence can end the turn."""
+
+    @property
+    def speech_triggered(self) -> bool:
+        """Whether the caller is speaking."""
+        return self._caller.is_caller_speaking
+
+    @property
+    def params(self) -> BaseTurnParams:
+        """No parameters that a client could show."""
+        return BaseTurnParams()
+
+    def append_audio(self, buffer: bytes, is_speech: bool) -> EndOfTurnState:
+        """Audio comes by `CallerAudioProcessor`, never by frames."""
+        return EndOfTurnState.INCOMPLETE
+
+    async def analyze_end_of_turn(self) -> tuple[EndOfTurnState, MetricsData | None]:
+        """Return the verdict on what the caller has said so far."""
+        probability = await self._caller.turn_verdict()
+        self.is_known = probability is not None
+        complete = probability is not None and probability >= self._threshold
+        return (EndOfTurnState.COMPLETE if complete else EndOfTurnState.INCOMPLETE), None
+
+    def clear(self) -> None:
+        """The turn is over."""
+        self._caller.end_turn()
+
+
+def _level_db(samples: NDArray[np.float32]) -> float:
+    power = float(np.dot(samples, samples)) / len(samples)
+    return 10.0 * math.log10(power) if power > 1e-10 else _SILENT_DB

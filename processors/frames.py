@@ -1,0 +1,24 @@
+"""Frames of our own, passed between processors of one call."""
+
+from dataclasses import dataclass
+
+from pipecat.frames.frames import ControlFrame, SystemFrame
+
+
+@dataclass
+class SpeechAnchorFrame(ControlFrame):
+    """Comes just before a context's first audio: ties its words' presentation times to that audio.
+
+    A word of the context starts `pts - anchor_ns` nanoseconds into the context's audio.
+    """
+
+    context_id: str
+    anchor_ns: int
+
+
+@dataclass
+class TranscriptFlushedFrame(SystemFrame):
+    """The recogniser has answered a request to finalize: no text is still on its way.
+
+    Needed because Pipecat tells this only with a transcript that has text, which has often left before.
+    """

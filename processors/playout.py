@@ -1,0 +1,393 @@
+"""The agent's audio between the voice and the wire: sent at real time with a lead, said once it was heard.
+
+Place directly before the assistant aggregator, which should run in direct mode. Audio ends here: it goes to
+the `PlayoutWire`, not down the pipeline. All that comes with it (a word's text, the end of a reply, tool
+results) is held and pushed on when the caller has *heard* what stands before it, so the model's context holds
+heard text only and "bot stopped speaking" means that the caller's ear is free.
+
+What was said, sent and heard is decided by `PlayoutLedger`; this is its shell: one task sends and releases.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from loguru import logger
+from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    CancelFrame,
+    Frame,
+    InterruptionFrame,
+    LLMAssistantPushAggregationFrame,
+    StartFrame,
+    SystemFrame,
+    TTSAudioRawFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+    TTSTextFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+from pipecat.utils.text.base_text_aggregator import TextType
+
+from processors.frames import SpeechAnchorFrame
+from processors.playout_ledger import Drop, PlayoutLedger, SendAudio
+
+_NS_PER_S = 1_000_000_000
+
+
+class PlayoutWire(Protocol):
+    """Where the agent's audio goes: a phone's media stream, a browser's audio track.
+
+    The wire calls `PlayoutProcessor.mark_played` when what was sent before a mark has been played.
+    """
+
+    async def send_audio(self, pcm: bytes) -> None:
+        """Give audio to the far end. s16le mono at the call's rate; may be ahead of real time."""
+        ...
+
+    async def send_mark(self, name: str) -> None:
+        """Ask for a sign when all audio sent so far has been played."""
+        ...
+
+    async def clear(self) -> None:
+        """Throw away what was sent and not played."""
+        ...
+
+
+class PlayoutListener(Protocol):
+    """Told what the caller hears. All times are those of the event loop's clock, in seconds."""
+
+    def tts_first_audio(self, now_s: float) -> None:
+        """The first audio of an utterance came from the voice."""
+        ...
+
+    def audio_sent(self, now_s: float) -> None:
+        """Audio left for the wire."""
+        ...
+
+    def heard_started(self, now_s: float) -> None:
+        """The agent became audible."""
+        ...
+
+    def heard_word(self, text: str, now_s: float) -> None:
+        """The caller heard a word."""
+        ...
+
+    def agent_stopped(self, cut: bool, now_s: float) -> None:
+        """The agent is no longer audible; `cut` if audio was thrown away."""
+        ...
+
+
+class AgentAudioSink(Protocol):
+    """Gets the agent's audio on the line's time, to record it."""
+
+    def agent_audio(self, pcm: bytes, ahead_s: float) -> None:
+        """Audio that will be heard from `ahead_s` seconds from now on."""
+        ...
+
+    def agent_dropped(self) -> None:
+        """What has not been heard by now never will be."""
+        ...
+
+
+@dataclass(frozen=True)
+class SpokenWord:
+    """A word and where it starts in its utterance's audio."""
+
+    text: str
+    start_s: float
+
+
+class PlayoutProcessor(FrameProcessor):
+    """Plays the agent's utterances and tells the pipeline what was heard.
+
+    SILENT --audio sent--> SPEAKING --everything heard and nothing open | interruption--> SILENT
+    """
+
+    def __init__(
+        self,
+        *,
+        rate_hz: int,
+        lead_s: float = 0.25,
+        listener: PlayoutListener | None = None,
+        sink: AgentAudioSink | None = None,
+    ) -> None:
+        """Create the processor; nothing is sent before `connect`.
+
+        Args:
+            rate_hz: Sample rate of the agent's audio, that of the pipeline.
+            lead_s: How far ahead of real time audio is sent.
+            listener: Told what is heard.
+            sink: Gets a copy of the audio on the line's time.
+        """
+        super().__init__()
+        self._ledger: PlayoutLedger[Frame] = PlayoutLedger(rate_hz=rate_hz, lead_s=lead_s)
+        self._listener = listener
+        self._sink = sink
+        self._wire: PlayoutWire | None = None
+        self._changed = asyncio.Event()
+        self._silent = asyncio.Event()
+        self._silent.set()
+        self._push_lock = asyncio.Lock()
+        self._runner: asyncio.Task[None] | None = None
+        self._is_speaking = False
+        self._context_id: str | None = None
+        """Context of the utterance whose audio is coming in, None between utterances."""
+        self._context_start = 0
+        self._context_has_audio = False
+        self._anchor_ns: int | None = None
+
+    # For the call
+
+    def connect(self, wire: PlayoutWire) -> None:
+        """Open the wire: from now on audio is sent."""
+        self._wire = wire
+        self._changed.set()
+
+    def mark_played(self, name: str) -> None:
+        """The wire says that everything before mark `name` was played (or dropped: then it is ignored)."""
+        self._ledger.mark_returned(name, self._now_s())
+        self._changed.set()
+
+    @property
+    def is_speaking(self) -> bool:
+        """Whether the caller hears the agent, or is about to."""
+        return self._is_speaking
+
+    @property
+    def marks_lost(self) -> int:
+        """Marks that never came back."""
+        return self._ledger.marks_lost
+
+    @property
+    def underruns(self) -> int:
+        """Times the wire ran dry inside an utterance."""
+        return self._ledger.underruns
+
+    async def wait_until_silent(self, timeout_s: float) -> bool:
+        """Wait until all that was said has been heard.
+
+        Returns:
+            False if that took longer than `timeout_s` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._silent.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def speak(
+        self, pcm: bytes, words: Sequence[SpokenWord], *, append_to_context: bool = True, keep: bool = False
+    ) -> None:
+        """Say rendered audio behind whatever is being said, without a voice vendor.
+
+        Args:
+            pcm: s16le mono at the call's rate.
+            words: Its words, in order.
+            append_to_context: Whether the model is to know that it was said.
+            keep: Whether its text reaches the context even if an interruption drops it.
+        """
+        context_id = f"cached-{uuid.uuid4().hex[:8]}"
+        start = self._ledger.appended
+        self._begin_utterance()
+        self._hold(TTSStartedFrame(context_id=context_id, append_to_context=append_to_context))
+        self._ledger.append_audio(pcm)
+        self._audio_came()
+        for word in words:
+            frame = TTSTextFrame(word.text, text_type=TextType.WORD, context_id=context_id)
+            frame.append_to_context = append_to_context
+            frame.interruptible = not keep
+            self._hold(frame, position=start + round(word.start_s * self._ledger.rate_hz))
+        self._ledger.close_utterance()
+        self._hold(TTSStoppedFrame(context_id=context_id))
+        if append_to_context:
+            self._hold(LLMAssistantPushAggregationFrame())
+        self._changed.set()
+
+    # Frame processor
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Start the task that sends and releases."""
+        await super().setup(setup)
+        self._runner = self.create_task(self._run(), "playout")
+
+    async def cleanup(self) -> None:
+        """Stop the task; called once when the call ends, however it ends."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await self.cancel_task(runner)
+        await super().cleanup()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Keep audio, hold what belongs to it, pass the rest."""
+        await super().process_frame(frame, direction)
+        if direction is FrameDirection.UPSTREAM or isinstance(frame, StartFrame):
+            await self.push_frame(frame, direction)
+        elif isinstance(frame, InterruptionFrame):
+            await self._interrupt(frame)
+        elif isinstance(frame, CancelFrame):
+            await self._drop()
+            await self.push_frame(frame, direction)
+        elif isinstance(frame, SystemFrame):
+            await self.push_frame(frame, direction)
+        else:
+            self._take(frame)
+            self._changed.set()
+
+    def _take(self, frame: Frame) -> None:
+        """Put a data or control frame where it belongs on the line's time."""
+        if isinstance(frame, TTSAudioRawFrame):
+            self._take_audio(frame)
+        elif isinstance(frame, SpeechAnchorFrame):
+            self._anchor_ns = frame.anchor_ns
+            self._context_start = self._ledger.appended
+        elif isinstance(frame, TTSTextFrame):
+            self._hold(frame, position=self._word_position(frame))
+        else:
+            if isinstance(frame, TTSStartedFrame):
+                self._begin_utterance()
+                self._context_id = frame.context_id
+            elif isinstance(frame, TTSStoppedFrame):
+                self._ledger.close_utterance()
+                self._context_id = None
+            self._hold(frame)
+
+    def _take_audio(self, frame: TTSAudioRawFrame) -> None:
+        if frame.sample_rate != self._ledger.rate_hz:
+            logger.error(
+                "{} got audio at {} Hz, the call has {} Hz", self, frame.sample_rate, self._ledger.rate_hz
+            )
+            return
+        if self._context_id is None:
+            self._begin_utterance()
+            self._context_id = frame.context_id
+        self._ledger.append_audio(frame.audio)
+        self._audio_came()
+
+    def _begin_utterance(self) -> None:
+        self._ledger.open_utterance()
+        self._context_has_audio = False
+        self._context_start = self._ledger.appended
+        self._anchor_ns = None
+
+    def _audio_came(self) -> None:
+        self._silent.clear()
+        if not self._context_has_audio:
+            self._context_has_audio = True
+            if self._listener:
+                self._listener.tts_first_audio(self._now_s())
+
+    def _word_position(self, frame: TTSTextFrame) -> int | None:
+        if frame.pts is None or self._anchor_ns is None:
+            return None
+        offset_s = (frame.pts - self._anchor_ns) / _NS_PER_S
+        return self._context_start + round(offset_s * self._ledger.rate_hz)
+
+    def _hold(self, frame: Frame, *, position: int | None = None) -> None:
+        frame.pts = None  # its time is its place in the ledger
+        self._silent.clear()
+        self._ledger.append_item(frame, position=position, keep=not frame.interruptible)
+
+    # The task
+
+    async def _run(self) -> None:
+        while True:
+            self._changed.clear()
+            await self._send_due()
+            await self._release_heard()
+            await self._follow_speaking()
+            await self._sleep_until_due()
+
+    async def _sleep_until_due(self) -> None:
+        now_s = self._now_s()
+        due_s = self._ledger.next_due_s(now_s)
+        if self._wire is None or due_s is None:
+            await self._changed.wait()
+            return
+        # The loop's timers are a millisecond coarse: a wait of less would spin.
+        timer = self.get_event_loop().call_later(max(due_s - now_s, 0.002), self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()
+
+    async def _send_due(self) -> None:
+        if self._wire is None:
+            return
+        epoch = self._ledger.epoch
+        for command in self._ledger.due(self._now_s()):
+            if self._ledger.epoch != epoch:
+                return  # an interruption came while the wire took the last one: the rest was dropped
+            if isinstance(command, SendAudio):
+                if self._sink:
+                    ahead = command.position - self._ledger.heard(self._now_s())
+                    self._sink.agent_audio(command.pcm, ahead / self._ledger.rate_hz)
+                await self._wire.send_audio(command.pcm)
+                await self._sent()
+            else:
+                await self._wire.send_mark(command.name)
+
+    async def _sent(self) -> None:
+        now_s = self._now_s()
+        if self._listener:
+            self._listener.audio_sent(now_s)
+        if not self._is_speaking:
+            self._is_speaking = True
+            if self._listener:
+                self._listener.heard_started(now_s)
+            await self.broadcast_frame(BotStartedSpeakingFrame)
+
+    async def _release_heard(self) -> None:
+        # Without a wire nothing plays, and what needs no playing must not wait for it.
+        async with self._push_lock:
+            for frame in self._ledger.take_heard(self._now_s()):
+                await self._release(frame)
+
+    async def _release(self, frame: Frame) -> None:
+        if self._listener and isinstance(frame, TTSTextFrame):
+            self._listener.heard_word(frame.text, self._now_s())
+        await self.push_frame(frame)
+
+    async def _follow_speaking(self) -> None:
+        if not self._ledger.is_idle(self._now_s()):
+            return
+        await self._stopped(cut=False)
+
+    async def _stopped(self, *, cut: bool) -> None:
+        self._silent.set()
+        if self._is_speaking:
+            self._is_speaking = False
+            if self._listener:
+                self._listener.agent_stopped(cut, self._now_s())
+            await self.broadcast_frame(BotStoppedSpeakingFrame)
+
+    # Interruption
+
+    async def _interrupt(self, frame: InterruptionFrame) -> None:
+        # What was heard must be in the aggregator before the interruption closes the agent's turn, and what
+        # must not be lost comes behind it, as it would in a queue.
+        dropped = await self._drop()
+        async with self._push_lock:
+            for heard in dropped.heard:
+                await self._release(heard)
+            await self.push_frame(frame)
+            for kept in dropped.kept:
+                await self.push_frame(kept)
+        self._changed.set()
+
+    async def _drop(self) -> Drop[Frame]:
+        dropped = self._ledger.drop(self._now_s())
+        self._context_id = None
+        if self._sink:
+            self._sink.agent_dropped()
+        if dropped.clear and self._wire is not None:
+            await self._wire.clear()
+        await self._stopped(cut=dropped.unheard_samples > 0)
+        return dropped
+
+    def _now_s(self) -> float:
+        return self.get_event_loop().time()
