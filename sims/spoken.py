@@ -1,8 +1,8 @@
 """What scripted callers say, recognised from the very frames they send.
 
-A caller registers each utterance before it speaks; a speech-to-text sim then knows its words when the same 20 ms
-mu-law frames come by, because nothing between the two changes a sample at 8 kHz. It is a lookup, never a
-recogniser: sound that nobody registered stays unexplained, and nothing here touches a socket or a clock.
+A caller registers each utterance before it speaks; a speech-to-text sim then knows its words when the same
+20 ms mu-law frames come by, because nothing between the two changes a sample at 8 kHz. It is a lookup, never
+a recogniser: sound that nobody registered stays unexplained, and nothing here touches a socket or a clock.
 """
 
 import enum
@@ -84,7 +84,7 @@ class _Place:
 
 
 class SpokenIndex:
-    """The frames of everything that scripted callers have said or are about to say; bounded, oldest forgotten."""
+    """The frames of all that scripted callers said or are about to say; bounded, oldest forgotten."""
 
     def __init__(self, *, max_frames: int = 100_000) -> None:
         """Create an empty index.
@@ -107,8 +107,8 @@ class SpokenIndex:
         Args:
             ulaw: Mu-law, 8 kHz, as it will be cut into 160-byte frames from offset 0 (the last one is filled
                 up with silence). Frames of digital silence are not recognised.
-            words: Its words, times in seconds from the start of `ulaw`. None at all marks a noise: sound that is
-                known and says nothing.
+            words: Its words, times in seconds from the start of `ulaw`. None at all marks a noise: sound
+                that is known and says nothing.
             confidence: What a recogniser shall report for each word, 0 to 1.
         """
         digest = hashlib.blake2b(ulaw, digest_size=16).digest()
@@ -187,7 +187,7 @@ class _Follow:
         return min(gaps) if gaps else None
 
     def advance(self, frame: int) -> None:
-        """Hear `frame`, which may lie after `next`; finished words that were heard by half or more go to `done`."""
+        """Hear `frame`, maybe one after `next`; finished words that were heard by half or more go to `done`."""
         words = self.utterance.words
         while self.word < len(words) and words[self.word].last < frame:
             self._finish_word()
@@ -223,8 +223,8 @@ class _Follow:
 class SpokenTracker:
     """Follows one 8 kHz stream and tells its words as their last frame goes by.
 
-    IDLE --known frame--> FOLLOWING --`_MAX_GAP_FRAMES` unknown ones--> IDLE. The phase of the frames inside the
-    stream is taken as last found, at first 0; after some unknown frames all 160 are tried once.
+    IDLE --known frame--> FOLLOWING --`_MAX_GAP_FRAMES` unknown ones--> IDLE. The phase of the frames inside
+    the stream is taken as last found, at first 0; after some unknown frames all 160 are tried once.
     """
 
     def __init__(self, places: dict[int, tuple[_Place, ...]], encoding: Encoding) -> None:
@@ -245,7 +245,7 @@ class SpokenTracker:
         self._backlog = b""
         self._last_end_s = 0.0
         self.unexplained = b""
-        """Mu-law of the last `feed` that belongs to nothing known (silence included); empty while following."""
+        """Mu-law of the last `feed` that belongs to nothing known, silence included."""
 
     @property
     def audio_s(self) -> float:
@@ -266,7 +266,8 @@ class SpokenTracker:
         """Take audio of any length and return the words that ended in it.
 
         Args:
-            audio: 8 kHz mono; s16le or mu-law as the tracker was made. Chunks need not be whole samples or frames.
+            audio: 8 kHz mono; s16le or mu-law as the tracker was made. Chunks need not be whole samples or
+                frames.
         """
         self._rest += self._to_ulaw(audio)
         self.unexplained = b""
