@@ -1,0 +1,162 @@
+"""Which words the agent was heard to say, found in the sound the phone played.
+
+Every 20 ms of a voice sim's speech is unique after mu-law, so a stretch of played sound tells which text it comes from
+and where in it. Speech that no sim made, or that was resampled on its way, is simply not recognised. Pure, no clock.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sims.mulaw import FRAME_SAMPLES, RATE_HZ, SILENCE, audible_range
+from sims.speech import Word
+
+_WINDOW = 48
+"""Bytes compared to recognise a place."""
+_STRIDE = 240
+"""Places remembered per utterance: one in so many samples."""
+_MAX_TRIES = 12
+"""Unrecognised frames after which a stretch of sound is given up until the next silence."""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """One text as a voice sim rendered it; `ulaw` is 8 kHz, word times count from its start."""
+
+    text: str
+    ulaw: bytes
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True)
+class PlayedWord:
+    """A word as heard: sample positions in the call; `phrase` and `index` tell which word it is."""
+
+    text: str
+    start: int
+    end: int
+    phrase: str
+    index: int
+
+
+class PhraseIndex:
+    """What the voice sims have rendered so far, found again by a few bytes; shared by all calls."""
+
+    def __init__(self, refresh: Callable[[], Iterable[Phrase]], *, limit_bytes: int = 32 * 2**20) -> None:
+        """Create an empty index.
+
+        Args:
+            refresh: Returns the phrases that are new since it was last called.
+            limit_bytes: Bound of the sound kept; the phrase not heard for longest goes first.
+        """
+        self._refresh = refresh
+        self._limit_bytes = limit_bytes
+        self._phrases: OrderedDict[bytes, Phrase] = OrderedDict()
+        self._places: dict[bytes, tuple[Phrase, int]] = {}
+        self._size_bytes = 0
+
+    def find(self, sound: bytes) -> tuple[Phrase, int, int] | None:
+        """Look for a known place; return (phrase, offset in phrase, offset in `sound`)."""
+        for phrase in self._refresh():
+            self.add(phrase)
+        places = self._places
+        for at in range(len(sound) - _WINDOW + 1):
+            place = places.get(sound[at : at + _WINDOW])
+            if place is not None:
+                self._phrases.move_to_end(place[0].ulaw)
+                return place[0], place[1], at
+        return None
+
+    def add(self, phrase: Phrase) -> None:
+        """Remember a phrase."""
+        if phrase.ulaw in self._phrases:
+            return
+        self._phrases[phrase.ulaw] = phrase
+        self._size_bytes += len(phrase.ulaw)
+        for at in range(0, len(phrase.ulaw) - _WINDOW + 1, _STRIDE):
+            self._places[phrase.ulaw[at : at + _WINDOW]] = (phrase, at)
+        while self._size_bytes > self._limit_bytes:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        ulaw, _ = self._phrases.popitem(last=False)
+        self._size_bytes -= len(ulaw)
+        for at in range(0, len(ulaw) - _WINDOW + 1, _STRIDE):
+            self._places.pop(ulaw[at : at + _WINDOW], None)
+
+
+class AgentEar:
+    """Follows what one phone plays.
+
+    LOST --known place found--> FOLLOWING --sound differs--> LOST --too many tries--> GIVEN UP --silence--> LOST
+    """
+
+    def __init__(self, index: PhraseIndex) -> None:
+        """Create an ear that has heard nothing."""
+        self._index = index
+        self._phrase: Phrase | None = None
+        self._offset = 0
+        """Next byte expected of the phrase."""
+        self._next_word = 0
+        self._unknown = b""
+        """The latest sound that is not recognised yet."""
+        self._tries = 0
+
+    def feed(self, position: int, sound: bytes) -> list[PlayedWord]:
+        """Take in what was played at `position`; return the words whose middle has now been heard."""
+        phrase = self._phrase
+        if phrase is not None:
+            end = self._offset + len(sound)
+            if phrase.ulaw[self._offset : end] == sound:
+                self._offset = end
+                return self._pop_words(phrase, position + len(sound))
+            return self._leave(phrase, position, sound)
+        return self._search(position, sound)
+
+    def _leave(self, phrase: Phrase, position: int, sound: bytes) -> list[PlayedWord]:
+        """Follow the phrase as far as it goes, then look for another in the rest."""
+        expected = phrase.ulaw[self._offset : self._offset + len(sound)]
+        same = next((i for i, (a, b) in enumerate(zip(expected, sound, strict=False)) if a != b), len(expected))
+        self._offset += same
+        words = self._pop_words(phrase, position + same)
+        self._phrase, self._unknown, self._tries = None, b"", 0
+        return words + self._search(position + same, sound[same:])
+
+    def _search(self, position: int, sound: bytes) -> list[PlayedWord]:
+        if sound.count(SILENCE) == len(sound):
+            self._unknown, self._tries = b"", 0
+            return []
+        if self._tries >= _MAX_TRIES:
+            return []
+        self._unknown = (self._unknown + sound)[-(_STRIDE + _WINDOW + FRAME_SAMPLES) :]
+        place = self._index.find(self._unknown)
+        if place is None:
+            self._tries += audible_range(sound) is not None
+            return []
+        phrase, offset, at = place
+        known, self._unknown, self._tries = self._unknown, b"", 0
+        return self._follow(phrase, offset, known, at, position + len(sound))
+
+    def _follow(self, phrase: Phrase, offset: int, known: bytes, at: int, end: int) -> list[PlayedWord]:
+        """Start to follow a phrase found at `known[at]`; `known` ends at position `end` of the call."""
+        back = 0
+        while at - back > 0 and offset - back > 0 and known[at - back - 1] == phrase.ulaw[offset - back - 1]:
+            back += 1
+        start_offset, start = offset - back, end - len(known) + at - back
+        self._phrase, self._offset = phrase, start_offset
+        middles = ((word.start_s + word.end_s) / 2 * RATE_HZ for word in phrase.words)
+        self._next_word = sum(middle < start_offset for middle in middles)
+        return self.feed(start, known[at - back :])
+
+    def _pop_words(self, phrase: Phrase, end: int) -> list[PlayedWord]:
+        """Return the words whose middle lies before the present offset, which is position `end` of the call."""
+        begin = end - self._offset
+        words: list[PlayedWord] = []
+        while self._next_word < len(phrase.words):
+            word = phrase.words[self._next_word]
+            if (word.start_s + word.end_s) / 2 * RATE_HZ > self._offset:
+                break
+            start, stop = begin + int(word.start_s * RATE_HZ), begin + int(word.end_s * RATE_HZ)
+            words.append(PlayedWord(word.text, start, stop, phrase.text, self._next_word))
+            self._next_word += 1
+        return words

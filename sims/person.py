@@ -1,0 +1,259 @@
+"""The scripted caller's mind: given what is heard, what to do next, tick by tick.
+
+Pure: `Person.act` is resumed once per 20 ms of call with `Senses` brought up to date, and yields an action or
+None. It owns no clock (time is samples of the call), no socket and no sound.
+"""
+
+import random
+import re
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+
+from sims.mulaw import RATE_HZ
+from sims.scenario import Answer, Converse, EndedBy, Expect, Heard, Interrupt, Noise, Say, Scenario, Step
+
+PHRASE_PAUSE_SAMPLES = int(0.3 * RATE_HZ)
+"""Silence after which the agent's next sound is a new beginning."""
+KEY_SAMPLES = int(0.25 * RATE_HZ)
+"""From one key to the next."""
+
+
+@dataclass(frozen=True)
+class Speak:
+    """Action: start to say `text`."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class PressKey:
+    """Action: press one key."""
+
+    digit: str
+
+
+@dataclass(frozen=True)
+class MakeNoise:
+    """Action: make a sound that is no speech."""
+
+    noise: Noise
+
+
+@dataclass(frozen=True)
+class HangUp:
+    """Action: put the phone down."""
+
+
+Action = Speak | PressKey | MakeNoise | HangUp
+
+
+@dataclass
+class Senses:
+    """What the caller hears and does, brought up to date each tick. Positions in samples of the call."""
+
+    now: int = 0
+    agent_onset: int | None = None
+    """Where the agent's current or latest run of sound began."""
+    agent_last: int | None = None
+    """The agent's latest audible sample."""
+    is_speaking: bool = False
+    """The caller's own speech is not over yet."""
+    words: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """Words the agent was heard to say, with the position of each."""
+
+    def hear(self, first: int, last: int) -> None:
+        """Take in that the agent was audible from `first` to `last`."""
+        if self.agent_last is None or first - self.agent_last > PHRASE_PAUSE_SAMPLES:
+            self.agent_onset = first
+        self.agent_last = last
+
+    def text_since(self, mark: int) -> str:
+        """Return the agent's words from `mark` on."""
+        return " ".join(word for at, word in self.words if at >= mark)
+
+
+class _Failed(Exception):  # noqa: N818 - unwinds the script, nobody outside sees it
+    """The script cannot go on."""
+
+
+_Steps = Generator[Action | None, None, None]
+
+
+class Person:
+    """Acts a scenario out; `failures` and `is_script_done` are read when the call is over."""
+
+    def __init__(self, scenario: Scenario, senses: Senses, *, seed: int) -> None:
+        """Create the caller.
+
+        Args:
+            scenario: What to do.
+            senses: Brought up to date by the owner before each tick.
+            seed: Picks among alternative lines.
+        """
+        self._scenario = scenario
+        self._senses = senses
+        self._rng = random.Random(seed)  # noqa: S311 - repeatable choices, not secrets
+        self._began_at = 0
+        self._spoke_at = 0
+        """Where the caller's own last speech began and ended."""
+        self.failures: list[str] = []
+        self.is_script_done = False
+        self.current_step = ""
+
+    def act(self) -> _Steps:
+        """Yield what to do, once per tick; ends when the caller has hung up."""
+        try:
+            for number, step in enumerate(self._scenario.steps, 1):
+                self.current_step = f"{number} ({step.kind})"
+                yield from self._do(step)
+            self.is_script_done = True
+            if self._scenario.ended_by is not EndedBy.CALLER:
+                yield from self._wait_for_hang_up()
+        except _Failed as failure:
+            self.failures.append(f"step {self.current_step}: {failure}")
+        yield HangUp()
+
+    def _do(self, step: Step) -> _Steps:
+        if step.expect:
+            yield from self._expect(step.expect)
+        elif step.say:
+            yield from self._say(step.say)
+        elif step.interrupt:
+            yield from self._interrupt(step.interrupt)
+        elif step.converse:
+            yield from self._converse(step.converse)
+        elif step.wait_s:
+            yield from self._sleep(int(step.wait_s * RATE_HZ))
+        elif step.press:
+            for digit in step.press:
+                yield PressKey(digit)
+                yield from self._sleep(KEY_SAMPLES)
+        elif step.noise:
+            yield MakeNoise(step.noise)
+            yield from self._wait(lambda: not self._senses.is_speaking, 60.0, "the noise did not end")
+        elif step.hang_up:
+            self.is_script_done = True
+            yield HangUp()
+
+    def _expect(self, expect: Expect) -> _Steps:
+        if expect.agent is Heard.STARTS:
+            yield from self._wait(self._agent_spoke, expect.within_s, "the agent did not speak")
+        else:
+            yield from self._wait_for_answer(expect.quiet_s, expect.within_s)
+        heard = self._reply()
+        if expect.text_contains and heard and not _found(expect.text_contains, heard):
+            raise _Failed(f"the agent said {heard!r}, expected {expect.text_contains!r}")
+
+    def _say(self, say: Say) -> _Steps:
+        if not say.at_once:
+            yield from self._wait_for_answer(say.quiet_s, say.within_s)
+        yield from self._speak(self._rng.choice(say.text))
+
+    def _interrupt(self, interrupt: Interrupt) -> _Steps:
+        yield from self._wait(self._agent_spoke, interrupt.within_s, "the agent did not speak")
+        onset = self._senses.agent_onset or 0
+        yield from self._sleep(onset + int(interrupt.after_ms * RATE_HZ / 1000) - self._senses.now)
+        yield from self._speak(self._rng.choice(interrupt.say))
+
+    def _converse(self, converse: Converse) -> _Steps:
+        left = {answer: answer.times for answer in converse.answers}
+        for _ in range(converse.max_turns):
+            answer, line = yield from self._find_answer(converse, left)
+            if answer is not None:
+                left[answer] -= 1
+            yield from self._speak(line)
+            if answer and answer.interrupt:
+                yield from self._interrupt(answer.interrupt)
+            if answer and answer.last:
+                return
+        raise _Failed(f"the conversation was not over after {converse.max_turns} turns")
+
+    def _find_answer(
+        self, converse: Converse, left: Mapping[Answer, int]
+    ) -> Generator[Action | None, None, tuple[Answer | None, str]]:
+        """Wait until the agent has asked something; return the answer and its line."""
+        yield from self._wait_for_answer(converse.quiet_s, converse.within_s)
+        deadline = self._senses.now + int(converse.patience_s * RATE_HZ)
+        while True:
+            heard = self._reply()
+            choice = self._match(converse, left, heard)
+            if choice is not None:
+                return choice
+            if _found(converse.wait_on, heard):
+                # A filler promises more; what comes is bounded by the time allowed for an answer.
+                deadline = max(deadline, (self._senses.agent_last or 0) + int(converse.within_s * RATE_HZ))
+            if self._senses.now > deadline:
+                break
+            yield None
+            yield from self._wait(lambda: self._is_agent_quiet(converse.quiet_s), 60.0, "the agent did not stop")
+        if converse.otherwise is None:
+            raise _Failed(f"no answer to {heard!r}")
+        return None, self._rng.choice(converse.otherwise)
+
+    def _match(
+        self, converse: Converse, left: Mapping[Answer, int], heard: str
+    ) -> tuple[Answer, str] | None:
+        for answer in converse.answers:
+            if not left[answer]:
+                continue
+            if not heard:
+                return answer, _fill(self._rng.choice(answer.say), {})
+            found = re.search(answer.when, heard, re.IGNORECASE)
+            if found:
+                return answer, _fill(self._rng.choice(answer.say), found.groupdict())
+        return None
+
+    def _speak(self, text: str) -> _Steps:
+        self._began_at = self._senses.now
+        yield Speak(text)
+        yield from self._wait(lambda: not self._senses.is_speaking, 60.0, "own speech did not end")
+        self._spoke_at = self._senses.now
+
+    def _agent_spoke(self) -> bool:
+        """Tell whether the agent has said something since the caller's last words.
+
+        A reply may begin while the caller still speaks; then it must go on after that.
+        """
+        onset, last = self._senses.agent_onset, self._senses.agent_last
+        return onset is not None and onset >= self._began_at and last is not None and last >= self._spoke_at
+
+    def _reply(self) -> str:
+        """Return what the agent said since the caller's last words."""
+        return self._senses.text_since(min(self._spoke_at, self._senses.agent_onset or 0))
+
+    def _is_agent_quiet(self, quiet_s: float) -> bool:
+        last = self._senses.agent_last
+        return last is None or self._senses.now - last >= quiet_s * RATE_HZ
+
+    def _wait_for_answer(self, quiet_s: float, within_s: float) -> _Steps:
+        yield from self._wait(self._agent_spoke, within_s, "the agent did not speak")
+        yield from self._wait(lambda: self._is_agent_quiet(quiet_s), 60.0, "the agent did not stop")
+
+    def _wait_for_hang_up(self) -> _Steps:
+        """Wait; the owner stops resuming us when the agent hangs up."""
+        limit_s = self._scenario.goodbye_within_s
+        if self._scenario.ended_by is EndedBy.EITHER:
+            yield from self._sleep(int(limit_s * RATE_HZ))
+        else:
+            yield from self._wait(lambda: False, limit_s, "the agent did not hang up")
+
+    def _sleep(self, samples: int) -> _Steps:
+        until = self._senses.now + samples
+        while self._senses.now < until:
+            yield None
+
+    def _wait(self, is_met: Callable[[], bool], limit_s: float, complaint: str) -> _Steps:
+        until = self._senses.now + int(limit_s * RATE_HZ)
+        while not is_met():
+            if self._senses.now >= until:
+                raise _Failed(f"{complaint} within {limit_s:g} s")
+            yield None
+
+
+def _found(pattern: str, text: str) -> bool:
+    return re.search(pattern, text, re.IGNORECASE) is not None
+
+
+def _fill(line: str, groups: Mapping[str, str | None]) -> str:
+    """Return `line` with `{name}` replaced; a name without a value leaves nothing behind."""
+    return re.sub(r"\{(\w+)\}", lambda found: groups.get(found[1]) or "", line).strip()

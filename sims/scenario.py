@@ -1,0 +1,257 @@
+"""What a scripted caller is to do, read from YAML and checked before anybody rings.
+
+Pure data. Acting it out is `sims.person`; times are seconds unless the name says otherwise.
+"""
+
+import enum
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+SCENARIO_DIR = Path(__file__).parent / "scenarios"
+
+
+class ScenarioError(Exception):
+    """A scenario file that cannot be used; the message names file, line and rule, one fault per line."""
+
+
+def _check_regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Regex = Annotated[str, AfterValidator(_check_regex)]
+"""Searched without regard to case."""
+Lines = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+"""One line, or several of which the seed picks one."""
+Digits = Annotated[str, StringConstraints(pattern=r"^[0-9*#]+$")]
+
+
+class _Part(BaseModel, frozen=True, extra="forbid"):
+    """Common settings of everything in a scenario file."""
+
+
+class Heard(enum.Enum):
+    """What an `expect` waits for."""
+
+    STARTS = "starts"
+    FINISHES = "finishes"
+
+
+class EndedBy(enum.Enum):
+    """Who has to hang up for the call to have gone well."""
+
+    AGENT = "agent"
+    CALLER = "caller"
+    EITHER = "either"
+
+
+class NoiseKind(enum.Enum):
+    """Sounds that are not speech."""
+
+    COUGH = "cough"
+    CLICK = "click"
+    HUM = "hum"
+
+
+class Expect(_Part):
+    """Wait for the agent; the call fails when it does not happen in time."""
+
+    agent: Heard = Heard.FINISHES
+    within_s: PositiveFloat = 10.0
+    quiet_s: PositiveFloat = 0.5
+    """Silence after which the agent has finished."""
+    text_contains: Regex | None = None
+    """What it must have said since the caller last spoke; not judged when its words cannot be known."""
+
+
+class Say(_Part):
+    """Speak; by default when the agent has answered the last thing said and is silent."""
+
+    text: Lines
+    at_once: bool = False
+    within_s: PositiveFloat = 15.0
+    quiet_s: PositiveFloat = 0.45
+
+
+class Interrupt(_Part):
+    """Speak over the agent, `after_ms` after it became audible."""
+
+    after_ms: NonNegativeFloat
+    say: Lines
+    within_s: PositiveFloat = 15.0
+
+
+class Noise(_Part):
+    """Make a sound at once."""
+
+    kind: NoiseKind
+    ms: PositiveFloat = 300.0
+
+
+class Answer(_Part):
+    """What to say when the agent's last words match; named groups of `when` may be used as `{name}`."""
+
+    when: Regex
+    say: Lines
+    times: PositiveInt = 1
+    """How often this answer may be given."""
+    last: bool = False
+    """The conversation is over with it."""
+    interrupt: Interrupt | None = None
+    """Speak over what the agent says next."""
+
+
+class Converse(_Part):
+    """Answer what is asked until an answer marked `last` was given.
+
+    The first matching answer in the list that is not used up is given. When the agent's words cannot be known
+    (speech no sim made), the first unused answer is given, so a list in the natural order still works.
+    """
+
+    answers: tuple[Answer, ...] = Field(min_length=1)
+    wait_on: Regex = r"let me (check|look|see)|one moment|just a (second|moment)|bear with me|hold on"
+    """A filler: wait for more."""
+    quiet_s: PositiveFloat = 0.6
+    patience_s: PositiveFloat = 3.0
+    """How long to wait for more when nothing matches."""
+    within_s: PositiveFloat = 12.0
+    """How soon the agent must speak."""
+    otherwise: Lines | None = None
+    """What to say when nothing matches after all; without it the call fails."""
+    max_turns: PositiveInt = 16
+
+
+class Step(_Part):
+    """Exactly one thing to do."""
+
+    expect: Expect | None = None
+    say: Annotated[Say | None, BeforeValidator(lambda v: {"text": v} if isinstance(v, str | list) else v)] = None
+    wait_s: PositiveFloat | None = None
+    interrupt: Interrupt | None = None
+    press: Digits | None = None
+    noise: Noise | None = None
+    converse: Converse | None = None
+    hang_up: bool | None = None
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> "Step":
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"a step does exactly one thing, this one has {sorted(self.model_fields_set)}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Name of the one thing."""
+        return next(iter(self.model_fields_set))
+
+
+class Scenario(_Part):
+    """A whole call from the caller's side."""
+
+    name: str
+    about: str = ""
+    voice: str = "caller-1"
+    caller: str = "+15550100000"
+    """The number it rings from."""
+    steps: tuple[Step, ...] = Field(min_length=1)
+    ended_by: EndedBy = EndedBy.AGENT
+    goodbye_within_s: PositiveFloat = 12.0
+    """After the last step, how long the agent may take to hang up."""
+    max_s: PositiveFloat = 120.0
+    min_turns: int = 0
+    """Caller turns that were answered."""
+    agent_says: tuple[Regex, ...] = ()
+    """Each must be found in what the agent said in the whole call; not judged when its words cannot be known."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield everything it may say, where known beforehand."""
+        for step in self.steps:
+            if step.say:
+                yield from step.say.text
+            if step.interrupt:
+                yield from step.interrupt.say
+            if step.converse:
+                yield from _converse_lines(step.converse)
+
+
+def _converse_lines(converse: Converse) -> Iterator[str]:
+    yield from converse.otherwise or ()
+    for answer in converse.answers:
+        yield from (line for line in answer.say if "{" not in line)
+        if answer.interrupt:
+            yield from answer.interrupt.say
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read and check one scenario; its name is the file's.
+
+    Raises:
+        ScenarioError: If it cannot be read or breaks a rule; all faults at once.
+    """
+    try:
+        text = path.read_text()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError) as error:
+        raise ScenarioError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ScenarioError(f"{path}:1: a scenario is a mapping with `steps`")
+    try:
+        return Scenario.model_validate({"name": path.stem} | content)
+    except ValidationError as error:
+        faults = [
+            f"{path}:{_line_of(node, fault['loc'])}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise ScenarioError("\n".join(faults)) from error
+
+
+def load_scenarios(folder: Path = SCENARIO_DIR) -> dict[str, Scenario]:
+    """Read every scenario of a folder, sorted by name.
+
+    Raises:
+        ScenarioError: If one of them is broken.
+    """
+    return {path.stem: load_scenario(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _line_of(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
+    """Return the line of the innermost part of the document that `loc` leads to, from 1."""
+    line = node.start_mark.line + 1 if node else 1
+    for key in loc:
+        node = _child(node, key)
+        if node is None:
+            return line
+        line = node.start_mark.line + 1
+    return line
+
+
+def _child(node: yaml.Node | None, key: int | str) -> yaml.Node | None:
+    if isinstance(node, yaml.MappingNode):
+        return next((value for name, value in node.value if name.value == key), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+        return node.value[key]
+    return None
