@@ -191,7 +191,7 @@ async def test_disk_that_hangs_is_a_miss(tmp_path: Path) -> None:
 async def test_header_of_another_shape_is_refused() -> None:
     for header in (b"[]", b'{"key": 1}', b'{"words": 3, "key": 0}', b"{"):
         content = audio_cache._PREAMBLE.pack(audio_cache.MAGIC, zlib.crc32(header), len(header)) + header
-        with pytest.raises(ValueError, match="header|JSON|unexpected"):
+        with pytest.raises(ValueError, match=r"header|JSON|unexpected"):
             decode(content, key())
 
 
