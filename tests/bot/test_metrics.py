@@ -1,0 +1,138 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from bot.metrics import LABEL_VALUES, Metrics
+from processors.turn_record import ToolRun, TurnRecord
+
+ANSWER = TurnRecord(
+    index=1,
+    kind="answer",
+    speech_end=3.0,
+    vad_stop=3.2,
+    llm_request=3.25,
+    llm_first_token=3.55,
+    heard=3.8,
+    agent_end=5.1,
+    interrupted_at=5.0,
+    cut=True,
+    tools=(ToolRun("book", 3.3, 3.4, True), ToolRun("slow", 3.3)),
+    answer_s=0.8,
+)
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """Return `{(name, label values…): value}` as Prometheus reads it."""
+    body, content_type = metrics.exposition()
+    assert content_type.startswith("text/plain")
+    return {
+        (sample.name.removeprefix("firstring_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def test_a_call_from_ring_to_end() -> None:
+    metrics = Metrics.create()
+    metrics.call_began("phone")
+    metrics.call_began("phone")
+    metrics.turn(TurnRecord(0, "greeting", heard=0.07), agent="reception", channel="phone")
+    metrics.turn(ANSWER, agent="reception", channel="phone")
+    metrics.call_ended(
+        agent="reception", channel="phone", outcome="completed", duration_s=61.0, longest_silence_s=0.8
+    )
+    got = samples(metrics)
+    assert got["calls_active", "phone"] == 1
+    assert got["calls_total", "reception", "phone", "completed"] == 1
+    assert got["call_seconds_sum", "phone"] == 61.0
+    assert got["longest_silence_seconds_sum", "phone"] == 0.8
+    assert got["greeting_seconds_bucket", "phone", "0.06"] == 0
+    assert got["greeting_seconds_bucket", "phone", "0.08"] == 1
+    assert got["answer_seconds_sum", "reception", "phone"] == 0.8
+    assert got["answer_seconds_count", "reception", "phone"] == 1
+    assert got["stop_seconds_sum", "phone"] == pytest.approx(0.1)
+    assert got["stage_seconds_sum", "model"] == pytest.approx(0.3)
+    assert got["interruptions_total", "reception", "phone"] == 1
+    assert got["turns_total", "reception", "phone", "answer"] == 1
+    assert got["tool_seconds_sum", "yes", "book"] == pytest.approx(0.1)
+    assert got["tool_seconds_count", "unfinished", "slow"] == 0
+
+
+def test_counters() -> None:
+    metrics = Metrics.create()
+    metrics.call_refused("full")
+    metrics.media_fault("bad base64", 3)
+    metrics.marks_lost(2)
+    metrics.llm_tokens(vendor="anthropic", model="m", kind="output", count=20)
+    metrics.llm_tokens(vendor="anthropic", model="m", kind="output", count=-5)
+    metrics.tts_characters("cartesia", 12)
+    metrics.stt_seconds("deepgram", 1.5)
+    metrics.audio_cache_lookup("memory")
+    metrics.loop_lag(0.003)
+    metrics.loop_lag(-0.003)
+    metrics.teardown(0.2)
+    got = samples(metrics)
+    assert got["calls_refused_total", "full"] == 1
+    assert got["media_faults_total", "bad base64"] == 3
+    assert got[("marks_lost_total",)] == 2
+    assert got["llm_tokens_total", "output", "m", "anthropic"] == 20
+    assert got["tts_characters_total", "cartesia"] == 12
+    assert got["stt_seconds_total", "deepgram"] == 1.5
+    assert got["audio_cache_lookups_total", "memory"] == 1
+    assert got[("loop_lag_seconds_count",)] == 1
+    assert got[("teardown_seconds_sum",)] == 0.2
+
+
+def test_values_from_outside_cannot_grow_a_label_without_bound() -> None:
+    metrics = Metrics.create()
+    for number in range(LABEL_VALUES + 50):
+        metrics.media_fault(f"kind {number}" + "x" * 500)
+    faults = {key[1]: value for key, value in samples(metrics).items() if key[0] == "media_faults_total"}
+    assert len(faults) == LABEL_VALUES + 1
+    assert faults["other"] == 50
+    assert max(map(len, faults)) <= 64
+
+
+def test_two_registries_do_not_meet() -> None:
+    one, other = Metrics.create(), Metrics.create()
+    one.marks_lost()
+    assert samples(other)[("marks_lost_total",)] == 0
+
+
+def test_a_shared_folder_needs_the_environment_first(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="PROMETHEUS_MULTIPROC_DIR"):
+        Metrics.create(tmp_path)
+
+
+WORKER = """
+import os, sys
+from pathlib import Path
+from bot.metrics import Metrics, forget_worker
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+metrics = Metrics.create(folder)
+metrics.call_began("phone")
+metrics.marks_lost(5)
+if len(sys.argv) > 1:
+    forget_worker(int(sys.argv[1]), folder)
+    sys.stdout.buffer.write(metrics.exposition()[0])
+else:
+    print(os.getpid())
+"""
+
+
+def run_worker(folder: Path, *arguments: str) -> str:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    command = [sys.executable, "-c", WORKER, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603 - our own script
+    return done.stdout
+
+
+def test_workers_are_summed_and_dead_ones_have_no_calls(tmp_path: Path) -> None:
+    process_id = run_worker(tmp_path).strip()
+    exposition = run_worker(tmp_path, process_id)
+    assert "firstring_marks_lost_total 10.0" in exposition
+    assert 'firstring_calls_active{channel="phone"} 1.0' in exposition
