@@ -1,13 +1,11 @@
 """An agent as its owner writes it: the folder `flows/<agent>/` with `agent.yaml`.
 
-Says what may stand in `agent.yaml` and explains what is wrong with file and line. Reads files, builds nothing;
-the flow beside it is checked by `bot/flow_check.py`.
+Says what may stand in `agent.yaml` and explains what is wrong with file and line. Reads files, builds
+nothing; the flow beside it is checked by `bot/flow_check.py`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import time
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -28,11 +26,9 @@ from bot.errors import AgentFilesError
 from bot.services import VENDORS, Layer, option_faults
 from bot.settings import Vendor
 from bot.yaml_source import Fault, YamlSource, YamlSyntaxError, suggestion
+from integrations.calendar import OpeningHours
 
 AGENT_FILE = "agent.yaml"
-
-WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-"""Keys of `hours`, Monday first as in `date.weekday()`."""
 
 
 def _timezone(name: str) -> str:
@@ -41,59 +37,8 @@ def _timezone(name: str) -> str:
     return name
 
 
-def _days(text: str) -> range:
-    first, _, last = text.partition("-")
-    if first not in WEEKDAYS or (last or first) not in WEEKDAYS:
-        raise ValueError(f"{text!r} is not a day or a range of days ({', '.join(WEEKDAYS)})")
-    days = range(WEEKDAYS.index(first), WEEKDAYS.index(last or first) + 1)
-    if not days:
-        raise ValueError(f"{text!r} runs backwards; a week starts with mon")
-    return days
-
-
-def _span(text: str) -> tuple[time, time]:
-    match = re.fullmatch(r"(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a span like 08:00-18:00")
-    try:
-        opens, closes = time(int(match[1]), int(match[2])), time(int(match[3]), int(match[4]))
-    except ValueError:
-        raise ValueError(f"{text!r} is not a time of day") from None
-    if opens >= closes:
-        raise ValueError(f"{text!r} closes before it opens")
-    return opens, closes
-
-
-Span = tuple[time, time]
-"""Opening and closing time, local to the agent's time zone."""
-
-
-def opening_hours(hours: Mapping[str, str]) -> dict[int, tuple[Span, ...]]:
-    """Read `hours:` of `agent.yaml`.
-
-    Args:
-        hours: Day or range of days to one or more spans: `{"mon-fri": "08:00-12:00, 13:00-18:00"}`.
-
-    Returns:
-        Weekday (Monday 0) to its spans in order; a day that is not named is closed and absent.
-
-    Raises:
-        ValueError: If a key or value cannot be read, a day is named twice or spans overlap.
-    """
-    result: dict[int, tuple[Span, ...]] = {}
-    for key, value in hours.items():
-        spans = tuple(_span(part) for part in value.split(","))
-        if any(later[0] < earlier[1] for earlier, later in zip(spans, spans[1:], strict=False)):
-            raise ValueError(f"{key}: spans overlap or are out of order")
-        for day in _days(key):
-            if day in result:
-                raise ValueError(f"{WEEKDAYS[day]} is named twice")
-            result[day] = spans
-    return result
-
-
 def _hours(hours: dict[str, str]) -> dict[str, str]:
-    opening_hours(hours)
+    OpeningHours.parse(hours)
     return hours
 
 
@@ -191,8 +136,8 @@ class AgentConfig(_Section, frozen=True):
     """Numbers whose calls this agent answers."""
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Z]{2})?$")] = "en-US"
     timezone: Annotated[str, AfterValidator(_timezone)]
-    hours: Annotated[dict[str, str], AfterValidator(_hours)] = {}
-    """Empty means always open."""
+    hours: Annotated[dict[str, str], AfterValidator(_hours)]
+    """Day or range of days to its spans: `{mon-fri: "08:00-12:00, 13:00-18:00"}`; days left out are closed."""
     services: Services
     voices: dict[str, Annotated[str, Field(min_length=1)]]
     """TTS vendor to its voice id."""
@@ -206,6 +151,11 @@ class AgentConfig(_Section, frozen=True):
     def zone(self) -> ZoneInfo:
         """The business's time zone."""
         return ZoneInfo(self.timezone)
+
+    @property
+    def opening_hours(self) -> OpeningHours:
+        """`hours` as the calendar reads them."""
+        return OpeningHours.parse(self.hours)
 
 
 @dataclass(frozen=True)
@@ -239,7 +189,9 @@ def read_agent(folder: Path) -> Agent:
     try:
         config = AgentConfig.model_validate(source.data)
     except ValidationError as error:
-        raise AgentFilesError(sorted_faults([*faults, *source.validation_faults(error, AgentConfig)])) from None
+        raise AgentFilesError(
+            sorted_faults([*faults, *source.validation_faults(error, AgentConfig)])
+        ) from None
     faults += [*_service_faults(source, config), *_voice_faults(source, config)]
     if faults:
         raise AgentFilesError(sorted_faults(faults))
@@ -325,5 +277,3 @@ def _voice_faults(source: YamlSource, config: AgentConfig) -> list[Fault]:
         if vendor not in known
     ]
     return faults
-
-

@@ -1,14 +1,14 @@
 """The vendors an agent can name in `agent.yaml`, and how each service of a call is built.
 
-One dict of builders for each layer; adding a vendor is one entry. Pipecat swallows misspelt keyword arguments, so
-options are checked here against the fields and types of the vendor's own `Settings`. Services are built for one call
-and share what `VendorClients` holds; nothing here connects.
+One dict of builders for each layer; adding a vendor is one entry. Pipecat swallows misspelt keyword arguments,
+so options are checked here against the fields and types of the vendor's own `Settings`. Services are built
+for one call and share what `VendorClients` holds; nothing here connects.
 """
 
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -32,6 +32,12 @@ from bot.yaml_source import suggestion
 
 RECONNECT_WAIT_S = (0.2, 2.0)
 """Least and longest wait between dials after a lost TTS socket; Pipecat's 4 s is 4 s of silence."""
+
+ANTHROPIC_MODEL = "claude-haiku-4-5"
+ELEVENLABS_MODEL = "eleven_flash_v2_5"
+CARTESIA_MODEL = "sonic-3.6"
+DEEPGRAM_MODEL = "nova-3-general"
+"""Models when `agent.yaml` names none: the quick ones."""
 
 Options = Mapping[str, Any]
 """Checked options of one vendor, as they stand in `agent.yaml`."""
@@ -94,13 +100,14 @@ class _Cartesia(_SharedTls, CartesiaTTSService):
 
 
 def _deepgram(options: Options, ctx: ServiceContext) -> STTService:
-    # A list of the SDK client's own: see DeepgramLive.
     constructor, settings = _split(options, ("mip_opt_out",))
     with _no_sdk_client():
         service = deepgram_stt.DeepgramSTTService(
             api_key="held by DeepgramLive",
             sample_rate=ctx.audio_in_hz,
-            settings=deepgram_stt.DeepgramSTTService.Settings(language=_language(ctx.language), **settings),
+            settings=deepgram_stt.DeepgramSTTSettings.from_mapping(
+                {"model": DEEPGRAM_MODEL, "language": _language(ctx.language), **settings}
+            ),
             **constructor,
         )
     service._client = ctx.clients.deepgram  # pyright: ignore[reportAttributeAccessIssue] - the part of it that the service uses
@@ -108,7 +115,7 @@ def _deepgram(options: Options, ctx: ServiceContext) -> STTService:
 
 
 def _anthropic(options: Options, ctx: ServiceContext) -> LLMService[Any]:
-    defaults = {"model": "claude-haiku-4-5", "max_tokens": 512, "enable_prompt_caching": True}
+    defaults = {"model": ANTHROPIC_MODEL, "max_tokens": 512, "enable_prompt_caching": True}
     return AnthropicLLMService(
         api_key="held by VoiceAnthropic",
         client=ctx.clients.anthropic,
@@ -122,8 +129,13 @@ def _elevenlabs(options: Options, ctx: ServiceContext) -> TTSService:
     service = _ElevenLabs(
         api_key=ctx.clients.elevenlabs_key,
         url=ctx.clients.settings.elevenlabs.base_url,
-        settings=ElevenLabsTTSService.Settings(
-            voice=ctx.voices["elevenlabs"], language=_language(ctx.language), **settings
+        settings=ElevenLabsTTSService.Settings.from_mapping(
+            {
+                "model": ELEVENLABS_MODEL,
+                "voice": ctx.voices["elevenlabs"],
+                "language": _language(ctx.language.partition("-")[0]),  # it knows no regions
+                **settings,
+            }
         ),
         **_tts_arguments(constructor, ctx),
     )
@@ -136,8 +148,13 @@ def _cartesia(options: Options, ctx: ServiceContext) -> TTSService:
     service = _Cartesia(
         api_key=ctx.clients.cartesia_key,
         url=f"{ctx.clients.settings.cartesia.base_url}/tts/websocket",
-        settings=CartesiaTTSService.Settings(
-            voice=ctx.voices["cartesia"], language=_language(ctx.language), **settings
+        settings=CartesiaTTSService.Settings.from_mapping(
+            {
+                "model": CARTESIA_MODEL,
+                "voice": ctx.voices["cartesia"],
+                "language": _language(ctx.language),
+                **settings,
+            }
         ),
         **_tts_arguments(constructor, ctx),
     )
@@ -156,17 +173,18 @@ def _tts_arguments(options: Options, ctx: ServiceContext) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _no_sdk_client() -> Iterator[None]:
+def _no_sdk_client() -> Generator[None]:
     """Keep `DeepgramSTTService` from making an SDK client, whose unused HTTP client costs a TLS context.
 
     It takes no client, so its name for the class is lent a stand-in while one is constructed on this thread.
     """
-    original = deepgram_stt.AsyncDeepgramClient
-    deepgram_stt.AsyncDeepgramClient = lambda **_: None
+    name = "AsyncDeepgramClient"
+    original = getattr(deepgram_stt, name)
+    setattr(deepgram_stt, name, lambda **_: None)
     try:
         yield
     finally:
-        deepgram_stt.AsyncDeepgramClient = original
+        setattr(deepgram_stt, name, original)
 
 
 def _language(code: str) -> Language | str:
@@ -285,7 +303,12 @@ def option_faults(layer: Layer, name: str, options: Options) -> list[tuple[str |
     entry = VENDORS[layer].get(name)
     if entry is None:
         known = ", ".join(VENDORS[layer])
-        return [(None, f"unknown {layer.value} vendor {name!r}{suggestion(name, VENDORS[layer])} (known: {known})")]
+        return [
+            (
+                None,
+                f"unknown {layer.value} vendor {name!r}{suggestion(name, VENDORS[layer])} (known: {known})",
+            )
+        ]
     faults: list[tuple[str | None, str]] = []
     for option, value in options.items():
         check = entry.options.get(option)
@@ -302,7 +325,11 @@ def option_faults(layer: Layer, name: str, options: Options) -> list[tuple[str |
 
 
 def _build(
-    layer: Layer, entries: Mapping[str, VendorEntry[ServiceT]], name: str, options: Options, ctx: ServiceContext
+    layer: Layer,
+    entries: Mapping[str, VendorEntry[ServiceT]],
+    name: str,
+    options: Options,
+    ctx: ServiceContext,
 ) -> ServiceT:
     if faults := option_faults(layer, name, options):
         place = f"services.{layer.value}: {name}"

@@ -242,6 +242,18 @@ def load_settings(**overrides: Any) -> Settings:
     return settings
 
 
+def load_settings_with(environment: Mapping[str, str]) -> Settings:
+    """Put variables into this process's environment and read the settings again.
+
+    Worker processes inherit them. Used for what the sims printed.
+
+    Raises:
+        SettingsError: As `load_settings`.
+    """
+    os.environ.update(environment)
+    return load_settings()
+
+
 def setting_names() -> tuple[str, ...]:
     """Return every environment variable that is a setting, in the order of the fields."""
     return tuple(_names(Settings, ""))

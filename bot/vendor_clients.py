@@ -1,13 +1,13 @@
 """What all calls of a process share to reach the vendors: one TLS context, one HTTP pool, one way to dial.
 
 `ssl.create_default_context` parses every root certificate and blocks the event loop for tens of
-milliseconds; left alone Pipecat's services and the SDKs make one for each client and each dial. Built once before
-the first call, closed with the process. Knows nothing of calls, frames or agents.
+milliseconds; left alone Pipecat's services and the SDKs make one for each client and each dial. Built once
+before the first call, closed with the process. Knows nothing of calls, frames or agents.
 """
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -20,7 +20,8 @@ from pydantic import SecretStr
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from bot.settings import Settings
+from bot.settings import Settings, TwilioSettings
+from telephony.rest import TwilioCredentials
 
 CONNECT_TIMEOUT_S = 3.0
 """TCP, TLS and HTTP handshake of any vendor: a caller waits meanwhile."""
@@ -75,7 +76,7 @@ class DeepgramLive:
         self.listen = SimpleNamespace(v1=SimpleNamespace(connect=self.connect))
 
     @contextlib.asynccontextmanager
-    async def connect(self, **query: str | list[str]) -> AsyncIterator[AsyncV1SocketClient]:
+    async def connect(self, **query: str | list[str]) -> AsyncGenerator[AsyncV1SocketClient]:
         """Open one live transcription socket.
 
         Args:
@@ -91,7 +92,9 @@ class DeepgramLive:
                 **socket_options(self._base_url, self._tls),
             )
         except InvalidStatus as error:
-            body = error.response.headers.get("dg-error") or error.response.body.decode(errors="replace")[:300]
+            body = (
+                error.response.headers.get("dg-error") or error.response.body.decode(errors="replace")[:300]
+            )
             raise ApiError(status_code=error.response.status_code, body=body) from error
         async with socket:
             # Typed for the legacy protocol; both have send, recv and iteration.
@@ -150,6 +153,16 @@ def socket_options(url: str, tls: ssl.SSLContext) -> dict[str, Any]:
         "open_timeout": CONNECT_TIMEOUT_S,
         "close_timeout": CLOSE_TIMEOUT_S,
     }
+
+
+def twilio_credentials(twilio: TwilioSettings) -> TwilioCredentials:
+    """Return what opens the REST interface: the API key pair when it is set, else the auth token.
+
+    Raises:
+        ValueError: If the account or the secret is missing.
+    """
+    secret = twilio.api_secret or twilio.auth_token
+    return TwilioCredentials(twilio.account_sid or "", _reveal(secret), twilio.api_key)
 
 
 def _anthropic_http(tls: ssl.SSLContext) -> DefaultAsyncHttpxClient:

@@ -46,8 +46,8 @@ class YamlSyntaxError(Exception):
 class YamlSource:
     """One parsed YAML mapping with the position of every value.
 
-    `data` is plain Python; `line` and `fault` accept any pydantic location, also one that goes through a union
-    or names a missing key: the deepest part that exists in the file gives the line.
+    `data` is plain Python; `line` and `fault` accept any pydantic location, also one that goes through a
+    union or names a missing key: the deepest part that exists in the file gives the line.
     """
 
     def __init__(self, path: Path, text: str) -> None:
@@ -63,7 +63,7 @@ class YamlSource:
         self.path = path
         try:
             root = yaml.compose(text, yaml.SafeLoader)
-            self.data: dict[str, Any] = yaml.load(text, yaml.SafeLoader)  # noqa: S506 - a SafeLoader
+            self.data: dict[str, Any] = yaml.load(text, yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             sentence = ", ".join(part for part in (error.context, error.problem) if part)

@@ -1,0 +1,179 @@
+"""The `firstring` command. Each command is thin: it reads the settings, calls one function, sets the exit code.
+
+Imports inside the commands are on purpose: the vendors' SDKs take seconds to import, and `firstring --help`
+needs none of them.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from loguru import logger
+from rich.console import Console
+from rich.markup import escape
+
+from bot.errors import AgentFilesError, SettingsError, SimProcessError
+from bot.settings import (
+    Settings,
+    Vendor,
+    VendorSource,
+    load_settings,
+    load_settings_with,
+    missing_settings,
+    plan_vendors,
+)
+
+if TYPE_CHECKING:
+    from bot.agent import Agent
+    from bot.doctor import Finding
+
+app = typer.Typer(
+    name="firstring", help="A phone agent a small business can trust with its line.", no_args_is_help=True
+)
+_out = Console(soft_wrap=True, highlight=False)
+_errors = Console(soft_wrap=True, highlight=False, stderr=True)
+
+
+@app.command()
+def check(
+    flows: Annotated[list[Path], typer.Argument(help="Agents' folders, e.g. flows/reception.")],
+) -> None:
+    """Explain what is wrong with an agent's files, with file and line."""
+    _log_at("WARNING")
+    from bot.flow_check import check_agent
+
+    faults: list[str] = []
+    for folder in flows:
+        try:
+            check_agent(folder)
+        except AgentFilesError as error:
+            faults += error.faults
+    if faults:
+        _refuse(faults)
+    _out.print("ok")
+
+
+@app.command()
+def doctor(
+    profile: Annotated[str, typer.Option(help="Timing of the sims, where no key is set.")] = "instant",
+) -> None:
+    """Try keys, voices, numbers, webhook, database and clock, and say what to mend."""
+    _log_at("ERROR")
+    from bot.doctor import Verdict, examine
+
+    with _ready(profile) as (settings, agents, plan):
+        findings = asyncio.run(examine(settings, agents, plan))
+    _print_findings(findings)
+    if any(finding.verdict is Verdict.FAULT for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    profile: Annotated[str, typer.Option(help="Timing of the sims, where no key is set.")] = "realistic",
+) -> None:
+    """Answer calls. Vendors without a key are played by sims."""
+    with _ready(profile) as (settings, _, plan):
+        from bot.serve import serve as run_server
+
+        for vendor, source in plan.items():
+            if source is VendorSource.SIM:
+                _errors.print(f"{vendor.value}: no key set, played by a sim")
+        run_server(settings)
+
+
+@app.command()
+def call(
+    scenario: Annotated[str, typer.Option(help="What the test caller does.")] = "booking",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Run one test call through the sims and print its timeline; exit 1 if the call failed."""
+    settings = _settings()
+    _log_at("WARNING")
+    from bot.testcall import run_test_call
+
+    raise typer.Exit(run_test_call(settings, scenario=scenario, as_json=as_json))
+
+
+@app.command()
+def warm() -> None:
+    """Render every fixed line of every agent into the audio cache."""
+    with _ready("instant") as (settings, _, _):
+        from bot.warm import warm as render
+
+        raise typer.Exit(render(settings))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(context: typer.Context) -> None:
+    """Measure against a plain Pipecat bot; takes the options of `python -m bench`."""
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 - our own module
+
+
+Ready = tuple[Settings, "Mapping[str, Agent]", Mapping[Vendor, VendorSource]]
+
+
+@contextmanager
+def _ready(profile: str) -> Generator[Ready]:
+    """Settings, agents and vendors, with sims running for the vendors that have no key.
+
+    Prints every fault of the settings and of the agents' files together and exits with 1.
+    """
+    settings = _settings()
+    _log_at(settings.log_level)
+    from bot.flow_check import load_checked_agents
+    from bot.sim_process import sims_for
+
+    try:
+        checked = load_checked_agents(settings.agents_dir)
+    except AgentFilesError as error:
+        _refuse(error.faults)
+    agents = {slug: one.agent for slug, one in checked.items()}
+    plan = plan_vendors(settings, needed_vendors(agents.values()))
+    if missing := missing_settings(settings, plan):
+        _refuse(missing)
+    try:
+        with sims_for(plan, profile=profile) as environment:
+            yield load_settings_with(environment) if environment else settings, agents, plan
+    except SimProcessError as error:
+        _refuse([str(error)])
+
+
+def needed_vendors(agents: "Iterable[Agent]") -> list[Vendor]:
+    """Return what these agents need, the telephone included, in a fixed order."""
+    needed = {Vendor.TWILIO}.union(*(agent.vendors for agent in agents))
+    return [vendor for vendor in Vendor if vendor in needed]
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        _refuse(error.faults)
+
+
+def _log_at(level: str) -> None:
+    logger.remove()
+    logger.add(sys.stderr, level=level)
+
+
+def _refuse(faults: Iterable[str]) -> NoReturn:
+    for fault in faults:
+        _errors.print(escape(fault))
+    raise typer.Exit(1)
+
+
+def _print_findings(findings: "Iterable[Finding]") -> None:
+    colours = {"good": "green", "warning": "yellow", "fault": "red"}
+    for finding in findings:
+        verdict = finding.verdict.value
+        _out.print(f"[{colours[verdict]}]{verdict:>7}[/]  {escape(f'{finding.subject}: {finding.sentence}')}")
+
+
+if __name__ == "__main__":
+    app()

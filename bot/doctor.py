@@ -1,0 +1,345 @@
+"""`firstring doctor`: try everything a call needs once, through the configured base URLs, and say what to mend.
+
+Keys, models and voices are tried by using them (a word is spoken with each voice, one token is asked of the
+model): a key that can list is not a key that can speak. Changes nothing anywhere; each check has a deadline
+and never hides another.
+"""
+
+import asyncio
+import contextlib
+import enum
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from anthropic import APIConnectionError, APIStatusError
+from deepgram.core import ApiError
+
+from bot.agent import Agent
+from bot.services import ANTHROPIC_MODEL, CARTESIA_MODEL, DEEPGRAM_MODEL, ELEVENLABS_MODEL, Layer
+from bot.settings import Settings, Vendor, VendorSource
+from bot.vendor_clients import VendorClients, twilio_credentials
+from telephony.rest import PhoneNumber, TwilioRefusedError, TwilioRest, TwilioRestError
+
+CHECK_TIMEOUT_S = 10.0
+CLOCK_TOLERANCE_S = 5.0
+"""Appointments are made by this machine's clock."""
+CARTESIA_VERSION = "2026-03-01"
+"""API version of the HTTP request below. Source: Cartesia's `Cartesia-Version` header."""
+
+
+class Verdict(enum.Enum):
+    """How a check ended."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    """Calls work, something is not as it should be."""
+    FAULT = "fault"
+    """Calls will fail."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    subject: str
+    verdict: Verdict
+    sentence: str
+    """What is so, or what to mend."""
+
+
+Check = Callable[[], Awaitable[list[Finding]]]
+
+
+async def examine(
+    settings: Settings, agents: Mapping[str, Agent], plan: Mapping[Vendor, VendorSource]
+) -> list[Finding]:
+    """Run every check at once.
+
+    Args:
+        settings: With every vendor's key and base URL, those of the sims included.
+        agents: The agents to be served.
+        plan: Where the vendors come from.
+
+    Returns:
+        Findings in a fixed order.
+    """
+    limit = aiohttp.ClientTimeout(total=CHECK_TIMEOUT_S)
+    async with VendorClients(settings) as clients, aiohttp.ClientSession(timeout=limit) as http:
+        doctor = _Doctor(settings, agents, clients, http)
+        checks: list[tuple[str, Check]] = [
+            *doctor.vendor_checks(),
+            ("twilio", doctor.twilio),
+            ("public URL", doctor.public_url),
+            ("database", doctor.database),
+            ("recordings", doctor.recordings),
+        ]
+        found = await asyncio.gather(*(_bounded(subject, check) for subject, check in checks))
+        sims = [v.value for v, source in plan.items() if source is VendorSource.SIM]
+        notes = (
+            [Finding("sims", Verdict.WARNING, f"{', '.join(sims)}: no key set, played by sims")]
+            if sims
+            else []
+        )
+        return [*notes, *(finding for findings in found for finding in findings), doctor.clock()]
+
+
+def clock_finding(server_dates: Iterable[str], now: datetime) -> Finding:
+    """Compare this machine's clock with the `Date` headers that vendors sent."""
+    skews_s = [abs((now - parsedate_to_datetime(date)).total_seconds()) for date in server_dates]
+    if not skews_s:
+        return Finding("clock", Verdict.WARNING, "no vendor told the time; it was not compared")
+    # A slow answer makes its date old; the best one counts.
+    if min(skews_s) > CLOCK_TOLERANCE_S:
+        return Finding("clock", Verdict.FAULT, f"is {min(skews_s):.0f} s off; synchronise it (NTP)")
+    return Finding("clock", Verdict.GOOD, "agrees with the vendors'")
+
+
+def number_findings(
+    agents: Mapping[str, Agent], owned: Iterable[PhoneNumber], public_url: str | None
+) -> list[Finding]:
+    """Compare the agents' numbers with what Twilio has for them.
+
+    Args:
+        agents: Slug to agent.
+        owned: Numbers of the account.
+        public_url: Where Twilio should call us; None skips the webhooks.
+    """
+    by_number = {number.phone_number: number for number in owned}
+    findings: list[Finding] = []
+    for slug, agent in agents.items():
+        for number in agent.config.numbers:
+            subject = f"{number} ({slug})"
+            record = by_number.get(number)
+            if record is None:
+                findings.append(Finding(subject, Verdict.FAULT, "is not a number of this Twilio account"))
+            elif public_url is not None:
+                findings.append(_webhook_finding(subject, record, f"{public_url}/twilio/voice"))
+            else:
+                findings.append(Finding(subject, Verdict.GOOD, "belongs to the Twilio account"))
+    return findings
+
+
+def _webhook_finding(subject: str, record: PhoneNumber, wanted: str) -> Finding:
+    if record.voice_url != wanted:
+        return Finding(
+            subject, Verdict.FAULT, f"its voice webhook is {record.voice_url or 'none'}; set it to {wanted}"
+        )
+    if not record.voice_fallback_url:
+        return Finding(
+            subject, Verdict.WARNING, "has no voice fallback URL; callers hear an error when we are down"
+        )
+    return Finding(subject, Verdict.GOOD, f"calls {wanted}")
+
+
+class _Doctor:
+    """The checks of one run and what they share."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        agents: Mapping[str, Agent],
+        clients: VendorClients,
+        http: aiohttp.ClientSession,
+    ) -> None:
+        self._settings = settings
+        self._agents = agents
+        self._clients = clients
+        self._http = http
+        self._server_dates: list[str] = []
+
+    def vendor_checks(self) -> list[tuple[str, Check]]:
+        """Return one check for each different service of the agents."""
+        by_layer = {
+            (Layer.STT, "deepgram"): self._deepgram,
+            (Layer.LLM, "anthropic"): self._anthropic,
+            (Layer.TTS, "elevenlabs"): self._elevenlabs,
+            (Layer.TTS, "cartesia"): self._cartesia,
+        }
+        checks: dict[str, Check] = {}
+        for agent in self._agents.values():
+            for layer in Layer:
+                for choice in agent.config.services.of(layer):
+                    options = {**choice.options, "voice": agent.config.voices.get(choice.name)}
+                    subject = " ".join(
+                        str(part) for part in (choice.name, options.get("model"), options["voice"]) if part
+                    )
+                    check = by_layer[layer, choice.name]
+                    checks[subject] = lambda check=check, subject=subject, options=options: check(
+                        subject, options
+                    )
+        return list(checks.items())
+
+    async def twilio(self) -> list[Finding]:
+        """Check the account and its numbers."""
+        twilio = self._settings.twilio
+        rest = TwilioRest(twilio_credentials(twilio), base_url=twilio.base_url, session=self._http)
+        try:
+            account = await rest.fetch_account()
+            owned = await rest.list_numbers()
+        except TwilioRefusedError as error:
+            return [_refused("twilio", "the TWILIO_ credentials", error.status, str(error))]
+        except TwilioRestError as error:
+            return [Finding("twilio", Verdict.FAULT, str(error))]
+        if account.status != "active":
+            return [Finding("twilio", Verdict.FAULT, f"the account is {account.status}")]
+        findings = [Finding("twilio", Verdict.GOOD, "the account is active")]
+        return findings + number_findings(self._agents, owned, self._settings.public_url)
+
+    async def public_url(self) -> list[Finding]:
+        """Check that Twilio can reach us."""
+        url = self._settings.public_url
+        if url is None:
+            return [
+                Finding(
+                    "PUBLIC_URL",
+                    Verdict.WARNING,
+                    "is not set: Twilio cannot reach this machine (browser and test calls can)",
+                )
+            ]
+        if not url.startswith("https://"):
+            return [Finding("PUBLIC_URL", Verdict.WARNING, "is not https; Twilio's media sockets need wss")]
+        try:
+            async with self._http.get(f"{url}/healthz") as response:
+                self._note_date(response)
+                if response.status == 200:
+                    return [Finding("PUBLIC_URL", Verdict.GOOD, f"{url} reaches a server of ours")]
+                sentence = f"{url}/healthz answers {response.status}; is `firstring serve` running behind it?"
+        except aiohttp.ClientError as error:
+            sentence = f"{url}/healthz: {error}; is the tunnel up?"
+        return [Finding("PUBLIC_URL", Verdict.WARNING, sentence)]
+
+    async def database(self) -> list[Finding]:
+        """Check that the database can be written and is whole."""
+        path = self._settings.database_path
+        return [await asyncio.to_thread(_database_finding, path)]
+
+    async def recordings(self) -> list[Finding]:
+        """Check that recordings can be written."""
+        return [await asyncio.to_thread(_folder_finding, "recordings", self._settings.recordings_url)]
+
+    def clock(self) -> Finding:
+        """Compare the clock with the dates that the other checks saw."""
+        return clock_finding(self._server_dates, datetime.now(UTC))
+
+    async def _deepgram(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:
+        model = options.get("model", DEEPGRAM_MODEL)
+        try:
+            async with self._clients.deepgram.connect(
+                model=model, encoding="linear16", sample_rate="8000", channels="1"
+            ) as socket:
+                await socket.send_close_stream()
+        except ApiError as error:
+            return [_refused(subject, "DEEPGRAM_API_KEY", error.status_code or 0, str(error.body))]
+        return [Finding(subject, Verdict.GOOD, "listens")]
+
+    async def _anthropic(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:
+        try:
+            await self._clients.anthropic.sdk.messages.create(
+                model=options.get("model", ANTHROPIC_MODEL),
+                max_tokens=1,
+                messages=[{"role": "user", "content": "Hello"}],
+            )
+        except APIStatusError as error:
+            return [_refused(subject, "ANTHROPIC_API_KEY", error.status_code, error.message)]
+        except APIConnectionError as error:
+            return [Finding(subject, Verdict.FAULT, f"{error.__cause__ or error}")]
+        return [Finding(subject, Verdict.GOOD, "answers")]
+
+    async def _elevenlabs(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:
+        base = _http_url(self._settings.elevenlabs.base_url)
+        return await self._speak(
+            subject,
+            "ELEVENLABS_API_KEY",
+            f"{base}/v1/text-to-speech/{options['voice']}/stream?output_format=pcm_8000",
+            {"xi-api-key": self._clients.elevenlabs_key},
+            {"text": "Hello.", "model_id": options.get("model", ELEVENLABS_MODEL)},
+        )
+
+    async def _cartesia(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:
+        return await self._speak(
+            subject,
+            "CARTESIA_API_KEY",
+            f"{_http_url(self._settings.cartesia.base_url)}/tts/bytes",
+            {"X-API-Key": self._clients.cartesia_key, "Cartesia-Version": CARTESIA_VERSION},
+            {
+                "model_id": options.get("model", CARTESIA_MODEL),
+                "transcript": "Hello.",
+                "voice": {"mode": "id", "id": options["voice"]},
+                "output_format": {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 8000},
+                "language": "en",
+            },
+        )
+
+    async def _speak(
+        self, subject: str, key: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
+    ) -> list[Finding]:
+        async with self._http.post(url, headers=headers, json=body) as response:
+            self._note_date(response)
+            answer = await response.read()
+        if response.status != 200:
+            return [_refused(subject, key, response.status, answer[:200].decode(errors="replace"))]
+        if not answer:
+            return [Finding(subject, Verdict.FAULT, "takes text and answers with no audio")]
+        return [Finding(subject, Verdict.GOOD, "speaks")]
+
+    def _note_date(self, response: aiohttp.ClientResponse) -> None:
+        if date := response.headers.get("Date"):
+            self._server_dates.append(date)
+
+
+async def _bounded(subject: str, check: Check) -> list[Finding]:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await check()
+    except TimeoutError:
+        return [Finding(subject, Verdict.FAULT, f"no answer in {CHECK_TIMEOUT_S:g} s")]
+    except (OSError, aiohttp.ClientError, ValueError) as error:
+        return [Finding(subject, Verdict.FAULT, f"cannot be reached: {error}")]
+
+
+def _refused(subject: str, key: str, status: int, detail: str = "") -> Finding:
+    reasons = {
+        401: f"refuses {key}",
+        402: "asks for payment: the account has no credit",
+        403: f"refuses this use of {key}",
+        404: "does not know this model, voice or account",
+        429: "is at its limit of requests or credit",
+    }
+    sentence = reasons.get(status, f"answers with HTTP {status}")
+    return Finding(subject, Verdict.FAULT, f"{sentence}: {detail}" if detail else sentence)
+
+
+def _database_finding(path: Path) -> Finding:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path, timeout=2.0)) as database:
+            state = database.execute("PRAGMA quick_check").fetchone()[0]
+            database.execute("BEGIN IMMEDIATE")
+            database.rollback()
+    except (OSError, sqlite3.Error) as error:
+        return Finding("database", Verdict.FAULT, f"{path}: {error}")
+    if state != "ok":
+        return Finding("database", Verdict.FAULT, f"{path} is damaged: {state}")
+    return Finding("database", Verdict.GOOD, f"{path} can be written")
+
+
+def _folder_finding(subject: str, folder: Path) -> Finding:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding(subject, Verdict.FAULT, f"{folder} cannot be written: {error.strerror}")
+    return Finding(subject, Verdict.GOOD, f"{folder} can be written")
+
+
+def _http_url(socket_url: str) -> str:
+    """`wss://host` as `https://host`, `ws://host` as `http://host`."""
+    return "http" + socket_url.removeprefix("ws")
