@@ -8,7 +8,7 @@ import enum
 import math
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -533,7 +533,7 @@ class TurnLedger:
             self._counts = replace(self._counts, longest_silence_s=silence_s)
 
 
-def lines_of(turns: list[TurnRecord]) -> list[Line]:
+def lines_of(turns: Iterable[TurnRecord]) -> list[Line]:
     """Return the transcript of `turns`: for each what the caller said, then what they heard."""
     lines: list[Line] = []
     for turn in turns:
