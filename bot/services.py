@@ -29,6 +29,8 @@ from bot.errors import ConfigurationError
 from bot.settings import Vendor
 from bot.vendor_clients import VendorClients, socket_options
 from bot.yaml_source import suggestion
+from processors.anchored_speech import AnchoredSpeech
+from processors.flushing_deepgram import FlushingDeepgramSTTService
 
 RECONNECT_WAIT_S = (0.2, 2.0)
 """Least and longest wait between dials after a lost TTS socket; Pipecat's 4 s is 4 s of silence."""
@@ -91,19 +93,20 @@ class _SharedTls:
         return await super()._websocket_connect(uri, **{**options, **kwargs})  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
 
 
-class _ElevenLabs(_SharedTls, ElevenLabsTTSService):
+class _ElevenLabs(_SharedTls, AnchoredSpeech, ElevenLabsTTSService):
     """ElevenLabs' multi-stream socket."""
 
 
-class _Cartesia(_SharedTls, CartesiaTTSService):
+class _Cartesia(_SharedTls, AnchoredSpeech, CartesiaTTSService):
     """Cartesia's socket."""
 
 
 def _deepgram(options: Options, ctx: ServiceContext) -> STTService:
     constructor, settings = _split(options, ("mip_opt_out",))
     with _no_sdk_client():
-        service = deepgram_stt.DeepgramSTTService(
+        service = FlushingDeepgramSTTService(
             api_key="held by DeepgramLive",
+            audio_passthrough=False,  # nobody behind the recogniser wants the caller's audio
             sample_rate=ctx.audio_in_hz,
             settings=deepgram_stt.DeepgramSTTSettings.from_mapping(
                 {"model": DEEPGRAM_MODEL, "language": _language(ctx.language), **settings}

@@ -1,0 +1,398 @@
+"""A call's life: built while it rings, live on a line, ended once, everything released.
+
+    RINGING --line up--> LIVE --anything ends it--> ENDING --all released--> ENDED
+    RINGING --nobody comes | refused | failed--> ENDING
+
+`run` owns every task of the call. Whoever wants it to end says so with `end`; the first reason counts. The
+pipeline is released within `RELEASE_LIMIT_S` whatever in it hangs.
+"""
+
+import asyncio
+import contextlib
+import enum
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+from pipecat.flows import Flow, FlowManager
+from pipecat.frames.frames import ControlFrame, InterruptionWorkerFrame, TTSSpeakFrame
+from pipecat.pipeline.worker import PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.workers.runner import WorkerRunner
+
+from bot.agent import Agent
+from bot.line_recording import LineRecording
+from bot.lines import fixed_lines
+from bot.pipeline import CallGraph, GraphParts, build_graph
+from bot.resources import Resources
+from bot.voice_lines import speech_key
+from flows.business import Business, prompt_facts
+from processors.playout import PlayoutWire, SpokenWord
+from processors.recorder import StereoRecorder
+from processors.turn_record import TurnLedger, TurnRecord
+
+LINE_LIMIT_S = 20.0
+"""A call whose line has not come by then is let go."""
+SILENT_LIMIT_S = 120.0
+"""A call in which nobody has said anything for this long is stuck."""
+GOODBYE_LIMIT_S = 12.0
+"""Longest time to let last words be heard once the call is to end."""
+HANG_UP_LIMIT_S = 3.0
+RELEASE_LIMIT_S = 2.0
+_CANCEL_LIMIT_S = 1.2
+_CARRIER_TAIL_S = 0.3
+"""Played at the carrier is not yet heard at the ear."""
+
+
+class Channel(enum.StrEnum):
+    """What kind of line the caller is on."""
+
+    PHONE = "phone"
+    BROWSER = "browser"
+
+
+class CallState(enum.StrEnum):
+    """Where a call is in its life."""
+
+    RINGING = "ringing"
+    LIVE = "live"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+class EndReason(enum.StrEnum):
+    """Why a call ended."""
+
+    AGENT_ENDED = "agent_ended"
+    CALLER_HUNG_UP = "caller_hung_up"
+    NO_SPEECH = "no_speech"
+    MAX_LENGTH = "max_length"
+    STUCK = "stuck"
+    LINE_NEVER_CAME = "line_never_came"
+    SERVER_STOPPING = "server_stopping"
+    FAILED = "failed"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether a caller would call this a normal end."""
+        return self in (EndReason.AGENT_ENDED, EndReason.CALLER_HUNG_UP)
+
+
+@dataclass
+class LastWordFrame(ControlFrame):
+    """Travels behind the agent's last words; when it comes out, they were heard. An interruption drops it."""
+
+
+@dataclass(frozen=True)
+class CallSetup:
+    """What is known of a call before it is answered."""
+
+    call_sid: str
+    agent: Agent
+    flow: Flow
+    channel: Channel
+    rate_hz: int
+    caller_number: str = ""
+    hang_up: Callable[[], Awaitable[object]] | None = None
+    """Ends the call at the carrier; a browser has none."""
+    transport_in: tuple[FrameProcessor, ...] = ()
+    transport_out: tuple[FrameProcessor, ...] = ()
+    rtvi: bool = False
+    on_turn: Callable[[TurnRecord], None] | None = None
+    folder: Path | None = None
+    """Where its recording goes; None records nothing."""
+
+
+@dataclass
+class CallTimes:
+    """Moments of a call. Seconds of the event loop's clock."""
+
+    began_s: float
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    line_s: float | None = None
+    end_asked_s: float | None = None
+    ended_s: float | None = None
+
+
+class Call:
+    """One call. Make it, give `run` a task, then put it on a line."""
+
+    def __init__(self, setup: CallSetup, resources: Resources) -> None:
+        """Prepare; nothing is built or connected before `run`."""
+        self.setup = setup
+        self._resources = resources
+        self.state = CallState.RINGING
+        self.end_reason: EndReason | None = None
+        self._loop = asyncio.get_running_loop()
+        self.times = CallTimes(self._loop.time())
+        self.turns = TurnLedger(started_s=self.times.began_s, on_complete=self._on_turn)
+        self._recording, self._recorder = self._open_recording()
+        self._graph: CallGraph | None = None
+        self._built = asyncio.Event()
+        self._line_up = asyncio.Event()
+        self._end_asked = asyncio.Event()
+        self.ended = asyncio.Event()
+        """Set when everything is released."""
+        self._reprompts = 0
+        self._last_sign_s = self.times.began_s
+        self.release_s = 0.0
+        """How long the release took."""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds since the line came up, until now or the end."""
+        if self.times.line_s is None:
+            return 0.0
+        return (self.times.ended_s or self._loop.time()) - self.times.line_s
+
+    # What others do with it
+
+    def end(self, reason: EndReason) -> None:
+        """Ask for the end; only the first reason counts. Returns at once."""
+        if self.end_reason is None:
+            self.end_reason = reason
+            self.times.end_asked_s = self._loop.time()
+            self._end_asked.set()
+
+    async def put_on(self, wire: PlayoutWire) -> None:
+        """The caller's line is up: open the playout and greet, at once."""
+        await self._built.wait()
+        if self._graph is None or self.state is not CallState.RINGING:
+            return
+        self._set_state(CallState.LIVE)
+        self._line_up.set()
+        self.times.line_s = self._last_sign_s = self._loop.time()
+        self._graph.playout.connect(wire)
+        await self.say(self.setup.agent.config.greeting)
+
+    async def hear(self, pcm: bytes) -> None:
+        """Take the caller's next audio: s16le mono at the call's rate."""
+        if self._graph is not None:
+            await self._graph.caller.feed(pcm)
+
+    def mark_played(self, name: str) -> None:
+        """The line says that what was sent before mark `name` was played."""
+        if self._graph is not None:
+            self._graph.playout.mark_played(name)
+
+    async def say(self, text: str) -> None:
+        """Speak a fixed line: from the cache at once, else by the voice."""
+        graph = self._require_graph()
+        rate_hz = self.setup.rate_hz
+        cached = await self._resources.audio.get(speech_key(self.setup.agent, text, rate_hz))
+        if cached is None:
+            await graph.worker.queue_frame(TTSSpeakFrame(text))
+            return
+        words = [SpokenWord(word.text, word.start_s) for word in cached.words]
+        graph.playout.speak(cached.pcm, words or [SpokenWord(text, 0.0)])
+
+    # The owner
+
+    async def run(self) -> None:
+        """Live the call from ring to release. Never raises for what happens in the call."""
+        with logger.contextualize(call=self.setup.call_sid):
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    pipeline = tasks.create_task(self._run_pipeline(), name="pipeline")
+                    watch = tasks.create_task(self._watch(), name="watch")
+                    await self._end_asked.wait()
+                    self._set_state(CallState.ENDING)
+                    watch.cancel()
+                    await self._hang_up()
+                    await self._release(pipeline)
+            finally:
+                await self._finish()
+
+    async def _run_pipeline(self) -> None:
+        try:
+            self._graph = graph = build_graph(self._parts())
+            self._built.set()
+            self._listen_to(graph)
+            runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
+            await runner.add_workers(graph.worker)
+            await runner.run()
+        except Exception as error:  # noqa: BLE001 - whatever breaks a pipeline ends this call only
+            logger.exception("the pipeline failed: {}", error)
+        finally:
+            self._built.set()
+            self.end(EndReason.FAILED)
+
+    async def _watch(self) -> None:
+        """End the call when its line never comes, when it is too long, and when it is stuck."""
+        try:
+            async with asyncio.timeout(LINE_LIMIT_S):
+                await self._line_up.wait()
+        except TimeoutError:
+            self.end(EndReason.LINE_NEVER_CAME)
+            return
+        longest_s = self.setup.agent.config.limits.max_call_minutes * 60
+        while self.duration_s < longest_s:
+            await asyncio.sleep(min(1.0, max(0.01, longest_s - self.duration_s)))
+            if self._loop.time() - self._last_sign_s > SILENT_LIMIT_S:
+                self.end(EndReason.STUCK)
+                return
+        await self._say_goodbye(
+            fixed_lines(self.setup.agent.config.language).max_length_goodbye, EndReason.MAX_LENGTH
+        )
+
+    async def _say_goodbye(self, text: str, reason: EndReason) -> None:
+        playout = self._require_graph().playout
+        await self.say(text)
+        await playout.wait_until_silent(GOODBYE_LIMIT_S)
+        self.end(reason)
+
+    async def _hang_up(self) -> None:
+        if self.setup.hang_up is None or self.times.line_s is None:
+            return
+        if self.end_reason is EndReason.CALLER_HUNG_UP:
+            return
+        if self.end_reason in (EndReason.AGENT_ENDED, EndReason.NO_SPEECH, EndReason.MAX_LENGTH):
+            await asyncio.sleep(_CARRIER_TAIL_S)
+        try:
+            async with asyncio.timeout(HANG_UP_LIMIT_S):
+                await self.setup.hang_up()
+        except Exception as error:  # noqa: BLE001 - closing the line ends the call too, by the TwiML behind it
+            logger.warning("the carrier did not hang up: {}", error)
+
+    async def _release(self, pipeline: "asyncio.Task[None]") -> None:
+        """Stop the pipeline: politely, then by escape, then task by task."""
+        began_s = self._loop.time()
+        graph = self._graph
+        if graph is not None and not pipeline.done():
+            asking = asyncio.ensure_future(graph.worker.cancel())
+            await asyncio.wait({pipeline}, timeout=_CANCEL_LIMIT_S)
+            if not pipeline.done():
+                await self._force(graph.worker, pipeline)
+            asking.cancel()
+        elif not pipeline.done():
+            pipeline.cancel()
+        await asyncio.wait({pipeline}, timeout=RELEASE_LIMIT_S - (self._loop.time() - began_s))
+        self.release_s = self._loop.time() - began_s
+
+    async def _force(self, worker: PipelineWorker, pipeline: "asyncio.Task[None]") -> None:
+        logger.warning("the pipeline did not stop in {} s: its tasks are cancelled", _CANCEL_LIMIT_S)
+        with contextlib.suppress(Exception):  # a pipeline this broken may refuse even this
+            await worker.queue_frame(InterruptionWorkerFrame(), FrameDirection.UPSTREAM)
+        await asyncio.wait({pipeline}, timeout=0.2)
+        for _ in range(3):
+            if pipeline.done():
+                return
+            for task in worker.task_manager.current_tasks():
+                task.cancel()
+            pipeline.cancel()
+            await asyncio.wait({pipeline}, timeout=0.1)
+
+    async def _finish(self) -> None:
+        self.times.ended_s = self._loop.time()
+        self.turns.ended(self.times.ended_s)
+        if self._recorder is not None and self._recording is not None:
+            await self._recorder.close(end_samples=self._recording.now_samples)
+        self._graph = None  # a call that is kept for the owner's pages keeps no pipeline
+        self._set_state(CallState.ENDED)
+        self.ended.set()
+        logger.info(
+            "call ended: reason={} duration_s={:.1f} release_s={:.2f}",
+            self.end_reason,
+            self.duration_s,
+            self.release_s,
+        )
+
+    # Building
+
+    def _parts(self) -> GraphParts:
+        setup = self.setup
+        return GraphParts(
+            agent=setup.agent,
+            services=self._resources.services(setup.agent, setup.rate_hz),
+            models=self._resources.models,
+            turns=self.turns,
+            recording=self._recording,
+            transport_in=setup.transport_in,
+            transport_out=setup.transport_out,
+            rtvi=setup.rtvi,
+        )
+
+    def _open_recording(self) -> tuple[LineRecording | None, StereoRecorder | None]:
+        if self.setup.folder is None:
+            return None, None
+        path = self.setup.folder / "audio.wav"
+        recorder = StereoRecorder(path, rate_hz=self.setup.rate_hz, disk=self._resources.disk)
+        return LineRecording(recorder, rate_hz=self.setup.rate_hz), recorder
+
+    def _listen_to(self, graph: CallGraph) -> None:
+        worker = graph.worker
+        flow_manager = self._flow_manager(graph)
+        worker.add_reached_downstream_filter((LastWordFrame,))
+
+        async def on_started(*_: Any) -> None:
+            await flow_manager.initialize(self.setup.flow.initial_node)
+
+        async def on_last_word(*_: Any) -> None:
+            self.end(EndReason.AGENT_ENDED)
+
+        async def on_idle(*_: Any) -> None:
+            await self._reprompt()
+
+        async def on_sign(*_: Any) -> None:
+            self._last_sign_s = self._loop.time()
+            self._reprompts = 0
+
+        worker.add_event_handler("on_pipeline_started", on_started)
+        worker.add_event_handler("on_frame_reached_downstream", on_last_word)
+        graph.aggregators.user_half.add_event_handler("on_user_turn_idle", on_idle)
+        graph.aggregators.user_half.add_event_handler("on_user_turn_stopped", on_sign)
+
+    def _flow_manager(self, graph: CallGraph) -> FlowManager:
+        manager = FlowManager(
+            llm=graph.llm,
+            context_aggregator=graph.aggregators,
+            worker=graph.worker,
+            global_functions=self.setup.flow.global_functions,
+        )
+        books = self._resources.books[self.setup.agent.slug]
+        business = Business(
+            calendar=books.calendar,
+            messages=books.messages,
+            timezone=books.timezone,
+            hours=books.hours,
+            call_sid=self.setup.call_sid,
+            caller_number=self.setup.caller_number,
+            now=lambda: datetime.now(UTC),
+            request_end=self._request_end,
+        )
+        manager.state["business"] = business
+        manager.state.update(prompt_facts(business))
+        return manager
+
+    # Events
+
+    def _request_end(self) -> None:
+        """A tool wants the call to end: send a marker behind the words that are on their way."""
+        graph = self._require_graph()
+        graph.worker.create_task(graph.worker.queue_frame(LastWordFrame()), "last_word")
+
+    async def _reprompt(self) -> None:
+        patience = self.setup.agent.config.patience
+        lines = fixed_lines(self.setup.agent.config.language)
+        self._reprompts += 1
+        if self._reprompts > patience.reprompts:
+            await self._say_goodbye(lines.no_speech_goodbye, EndReason.NO_SPEECH)
+            return
+        self.turns.reprompted(self._loop.time())
+        await self.say(lines.still_there[(self._reprompts - 1) % len(lines.still_there)])
+
+    def _on_turn(self, record: TurnRecord) -> None:
+        if self.setup.on_turn is not None:
+            self.setup.on_turn(record)
+
+    def _require_graph(self) -> CallGraph:
+        if self._graph is None:
+            raise RuntimeError(f"call {self.setup.call_sid} has no pipeline in state {self.state}")
+        return self._graph
+
+    def _set_state(self, state: CallState) -> None:
+        logger.debug("call {} -> {}", self.state, state)
+        self.state = state

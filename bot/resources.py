@@ -1,0 +1,89 @@
+"""What all calls of one process share. Built once before the first call, closed after the last."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from bot.agent import Agent
+from bot.flow_check import CheckedAgent
+from bot.services import ServiceContext
+from bot.settings import Settings
+from bot.vendor_clients import VendorClients
+from integrations.calendar import Calendar, OpeningHours
+from integrations.calendar_sqlite import SqliteCalendar
+from integrations.messages import MessageBook
+from integrations.messages_sqlite import SqliteMessageBook
+from processors.audio_cache import AudioCache
+from processors.recorder import DiskThread
+from processors.speech_models import SpeechModels
+
+PHONE_RATE_HZ = 8000
+BROWSER_RATE_HZ = 16000
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where an agent writes what it did."""
+
+    calendar: Calendar
+    messages: MessageBook
+    hours: OpeningHours
+    timezone: ZoneInfo
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Shared by all calls of one process."""
+
+    settings: Settings
+    agents: Mapping[str, CheckedAgent]
+    """By slug."""
+    books: Mapping[str, Books]
+    """By agent's slug."""
+    clients: VendorClients
+    models: SpeechModels
+    audio: AudioCache
+    disk: DiskThread
+
+    @classmethod
+    def open(cls, settings: Settings, agents: Mapping[str, CheckedAgent]) -> "Resources":
+        """Load the models and make the clients; blocks for about half a second."""
+        return cls(
+            settings=settings,
+            agents=agents,
+            books={slug: _open_books(one.agent, settings) for slug, one in agents.items()},
+            clients=VendorClients(settings),
+            models=SpeechModels(),
+            audio=AudioCache(settings.recordings_url.parent / "audio-cache"),
+            disk=DiskThread(),
+        )
+
+    async def close(self) -> None:
+        """Let go of threads, files and connections."""
+        await self.clients.aclose()
+        self.audio.close()
+        self.models.close()
+        self.disk.close(timeout_s=2.0)
+
+    def services(self, agent: Agent, rate_hz: int) -> ServiceContext:
+        """Return what the builders of one call's services need."""
+        return ServiceContext(
+            clients=self.clients,
+            audio_in_hz=rate_hz,
+            audio_out_hz=rate_hz,
+            language=agent.config.language,
+            voices=agent.config.voices,
+        )
+
+
+def _open_books(agent: Agent, settings: Settings) -> Books:
+    timezone = ZoneInfo(agent.config.timezone)
+    hours = OpeningHours.parse(agent.config.hours)
+    path = settings.database_path
+    return Books(
+        calendar=SqliteCalendar(path, hours=hours, timezone=timezone, now=lambda: datetime.now(UTC)),
+        messages=SqliteMessageBook(path, timezone=timezone),
+        hours=hours,
+        timezone=timezone,
+    )

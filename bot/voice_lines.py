@@ -1,0 +1,128 @@
+"""Rendered lines of an agent: how each is keyed, and how one is rendered when the cache has none.
+
+Rendering runs the agent's own voice service in a pipeline of two, so that what is cached is what a call would
+have said, word times included.
+"""
+
+import asyncio
+
+from loguru import logger
+from pipecat.frames.frames import EndFrame, Frame, TTSAudioRawFrame, TTSSpeakFrame, TTSTextFrame
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.workers.runner import WorkerRunner
+
+from bot.agent import Agent
+from bot.lines import cacheable_lines
+from bot.services import ServiceContext, build_tts
+from processors.audio_cache import AudioCache, CachedSpeech, CachedWord, SpeechKey, digest_settings
+from processors.frames import SpeechAnchorFrame
+
+RENDER_LIMIT_S = 15.0
+"""Longest time to render one line."""
+_NS_PER_S = 1_000_000_000
+
+
+def speech_key(agent: Agent, text: str, rate_hz: int) -> SpeechKey:
+    """Return the cache key of a line in the voice that the agent's calls start with."""
+    choice = agent.config.services.tts[0]
+    return SpeechKey.of(
+        vendor=choice.name,
+        voice=agent.config.voices[choice.name],
+        model=str(choice.options.get("model", "default")),
+        rate_hz=rate_hz,
+        text=text,
+        settings_digest=digest_settings({"language": agent.config.language, **choice.options}),
+    )
+
+
+async def render(agent: Agent, text: str, services: ServiceContext) -> CachedSpeech | None:
+    """Have the agent's voice say a line.
+
+    Returns:
+        The line, or None if the voice failed or took longer than `RENDER_LIMIT_S`.
+    """
+    choice = agent.config.services.tts[0]
+    collector = _Collector()
+    worker = PipelineWorker(
+        Pipeline([build_tts(choice.name, choice.options, services), collector]),
+        params=PipelineParams(
+            audio_in_sample_rate=services.audio_in_hz,
+            audio_out_sample_rate=services.audio_out_hz,
+            send_initial_empty_metrics=False,
+        ),
+        enable_rtvi=False,
+        enable_turn_tracking=False,
+        idle_timeout_secs=None,
+        cancel_timeout_secs=1.0,
+        check_dangling_tasks=False,
+    )
+    runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
+    await runner.add_workers(worker)
+    await worker.queue_frames([TTSSpeakFrame(text), EndFrame()])
+    running = asyncio.create_task(runner.run())
+    done, _ = await asyncio.wait({running}, timeout=RENDER_LIMIT_S)
+    if not done:
+        logger.warning("rendering a line took longer than {} s", RENDER_LIMIT_S)
+        await worker.cancel()
+        await asyncio.wait({running}, timeout=2.0)
+        return None
+    return collector.speech(services.audio_out_hz)
+
+
+async def cached_line(cache: AudioCache, agent: Agent, text: str, rate_hz: int) -> CachedSpeech | None:
+    """Return a line if it has been rendered before."""
+    return await cache.get(speech_key(agent, text, rate_hz))
+
+
+async def warm(agent: Agent, services: ServiceContext, cache: AudioCache) -> int:
+    """Render every line of an agent that the cache does not have.
+
+    Returns:
+        How many lines could not be rendered.
+    """
+    failed = 0
+    for text in cacheable_lines(agent.config):
+        key = speech_key(agent, text, services.audio_out_hz)
+        if await cache.get(key) is not None:
+            continue
+        speech = await render(agent, text, services)
+        if speech is None:
+            failed += 1
+        else:
+            await cache.put(key, speech)
+    return failed
+
+
+class _Collector(FrameProcessor):
+    """Keeps the audio and the words of one utterance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pcm = bytearray()
+        self._starts: list[tuple[str, float]] = []
+        self._anchor_ns = 0
+
+    def speech(self, rate_hz: int) -> CachedSpeech | None:
+        """Return what was said, or None if nothing was."""
+        if not self._pcm:
+            return None
+        length_s = len(self._pcm) / (2 * rate_hz)
+        ends = [start for _, start in self._starts[1:]] + [length_s]
+        words = tuple(
+            CachedWord(text, start, max(start, end))
+            for (text, start), end in zip(self._starts, ends, strict=True)
+        )
+        return CachedSpeech(bytes(self._pcm), rate_hz, words)
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, SpeechAnchorFrame):
+            self._anchor_ns = frame.anchor_ns
+        elif isinstance(frame, TTSAudioRawFrame):
+            self._pcm += frame.audio
+        elif isinstance(frame, TTSTextFrame):
+            offset_s = ((frame.pts or self._anchor_ns) - self._anchor_ns) / _NS_PER_S
+            self._starts.append((frame.text, max(0.0, offset_s)))
+        await self.push_frame(frame, direction)
