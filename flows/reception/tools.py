@@ -144,8 +144,8 @@ async def take_message(
 ) -> ToolResult:
     """Take, leave or pass on a message for the team.
 
-    Use it for a call back, a person to speak to, a prescription, a bill, a refund, or to cancel, move or
-    reschedule an existing appointment. The first call, with confirmed false, leaves nothing and returns
+    Use it for a call back, a person to speak to, a prescription, a bill, a refund, or to cancel, move,
+    change or reschedule an existing appointment. The first call, with confirmed false, leaves nothing and returns
     the read-back to say.
 
     Args:

@@ -1,0 +1,68 @@
+"""An appointment book and a message book in memory, for tests that need no disk."""
+
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from integrations.calendar import (
+    Booking,
+    BookingRequest,
+    CalendarUnavailableError,
+    OpeningHours,
+    PartOfDay,
+    Service,
+    Slot,
+    SlotTakenError,
+    candidate_slots,
+)
+from integrations.messages import CallerMessage, MessageBookUnavailableError
+
+
+@dataclass
+class MemoryCalendar:
+    hours: OpeningHours
+    zone: ZoneInfo
+    now: datetime
+    booked: dict[str, Booking] = field(default_factory=dict[str, Booking])
+    taken_from_under: bool = False
+    """Whether somebody else is always quicker."""
+    down: bool = False
+
+    async def free_slots(
+        self, *, first_day: date, last_day: date, service: Service, part_of_day: PartOfDay, limit: int
+    ) -> list[Slot]:
+        if self.down:
+            raise CalendarUnavailableError("down")
+        days = [first_day + timedelta(days=n) for n in range((last_day - first_day).days + 1)]
+        slots = [
+            slot
+            for day in days
+            for slot in candidate_slots(self.hours, self.zone, day, service)
+            if slot.start > self.now and part_of_day.covers(slot.start) and self._is_free(slot)
+        ]
+        return slots[:limit]
+
+    async def book(self, request: BookingRequest) -> Booking:
+        if self.down:
+            raise CalendarUnavailableError("down")
+        if request.key not in self.booked:
+            if self.taken_from_under or not self._is_free(request.slot):
+                raise SlotTakenError("taken")
+            self.booked[request.key] = Booking("b1", request.slot, request.name, request.phone)
+        return self.booked[request.key]
+
+    def _is_free(self, slot: Slot) -> bool:
+        return all(
+            slot.end_utc <= other.slot.start_utc or slot.start_utc >= other.slot.end_utc for other in self.booked.values()
+        )
+
+
+@dataclass
+class MemoryMessageBook:
+    left: dict[str, CallerMessage] = field(default_factory=dict[str, CallerMessage])
+    down: bool = False
+
+    async def leave(self, message: CallerMessage) -> None:
+        if self.down:
+            raise MessageBookUnavailableError("down")
+        self.left.setdefault(message.key, message)
