@@ -130,7 +130,10 @@ class StereoTrack:
         if end > self._max_samples:
             self.lost_samples += len(samples)
             return []
-        blocks = self._settle(end - self._window_samples, 1)
+        blocks: list[Block] = []
+        if (missing := end - self._window_samples - self._base) > 0:
+            # A whole block at least, so that a burst far ahead does not become a flood of tiny ones.
+            blocks = self._settle(self._base + max(missing, self._block_samples), 1)
         late = min(max(0, self._base - at_samples), len(samples))
         self.lost_samples += late
         start = at_samples + late - self._base

@@ -283,10 +283,10 @@ class TurnLedger:
     """Makes `TurnRecord`s of one call's events.
 
     Turn 0 is the greeting. What the caller says is collected beside the running turn, so that a cough over
-    the agent's answer does not end it, and becomes a turn when the turn is decided (or the model is asked):
-    then the turn before is complete. Events may come late, twice, out of order or not at all; each carries
-    its own time, and one that is not a finite number is dropped. After `ended` nothing changes any more but
-    the end of a tool that still runs.
+    the agent's answer does not end it, and becomes a turn when the turn is decided (or the model is asked,
+    but not with a tool's result): then the turn before is complete. Events may come late, twice, out of
+    order or not at all; each carries its own time, and one that is not a finite number is dropped. After
+    `ended` nothing changes any more but the end of a tool that still runs.
 
     Memory is bounded: the last 500 turns, texts and tools capped.
     """
@@ -364,7 +364,8 @@ class TurnLedger:
         at = self._relative(now_s)
         if at is None:
             return
-        if self._caller.finals:
+        is_after_tool = bool(self._turn.tools) and self._turn.interrupted_at is None
+        if self._caller.finals and not is_after_tool:
             self._begin_answer()
         times = self._turn.times
         if Milestone.LLM_REQUEST in times:

@@ -130,6 +130,15 @@ class TestTrack:
         assert sum(len(block.frames) for block in blocks) <= WINDOW_S * RATE_HZ * 4 + 160 * 4
         assert track.lost_samples == 0
 
+    def test_agent_far_ahead_settles_in_whole_blocks(self) -> None:
+        track = StereoTrack(RATE_HZ)
+        blocks: list[Block] = []
+        for frame in range(500):
+            blocks += track.agent(tone(frame + 1, 160), frame * 160)
+        assert len(blocks) <= 10 - WINDOW_S + 1
+        out = laid_out(blocks + track.finish(), 80_000)
+        assert (out[:, 1] == np.repeat(np.arange(1, 501), 160)).all()
+
     def test_half_a_sample_is_left_out(self) -> None:
         track = StereoTrack(RATE_HZ)
         track.caller(tone(1, 10) + b"\x01", 0)

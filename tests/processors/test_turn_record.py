@@ -222,6 +222,21 @@ def test_tools_and_the_second_request_after_them() -> None:
     assert turn.tools == (ToolRun("find_slots", pytest.approx(3.6), pytest.approx(3.8), True),)  # type: ignore[arg-type]
 
 
+def test_backchannel_while_a_tool_runs_is_no_turn() -> None:
+    ledger = greeted()
+    ask(ledger, "Tuesday.", 2.0, 3.0)
+    ledger.llm_requested(START_S + 3.3)
+    ledger.tool_started("find_slots", START_S + 3.6)
+    ledger.caller_started(START_S + 3.7)
+    ledger.transcript("Uh-huh.", True, START_S + 3.9)
+    ledger.tool_ended("find_slots", True, START_S + 4.0)
+    ledger.llm_requested(START_S + 4.1)
+    ledger.heard_started(START_S + 4.8)
+    turn = ledger.snapshot()
+    assert turn is not None
+    assert (turn.caller_text, turn.heard) == ("Tuesday.", pytest.approx(4.8))
+
+
 def test_tool_that_outlives_its_turn_and_the_call_ends_where_it_began() -> None:
     ledger = greeted()
     ask(ledger, "Book it.", 2.0, 3.0)
