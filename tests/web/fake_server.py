@@ -6,10 +6,8 @@ peer that sends a tone and RTVI messages and listens to the browser's microphone
 
 import asyncio
 import fractions
-import io
 import math
 import wave
-from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -164,15 +162,14 @@ class FakePeer:
             self.closed.set()
 
 
-def silent_wav(duration_s: float) -> bytes:
-    """A stereo recording: s16le, 8 kHz."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
+def write_silence(path: Path, duration_s: float) -> Path:
+    """Write a stereo recording, s16le, 8 kHz; gives the path back."""
+    with wave.open(str(path), "wb") as file:
         file.setnchannels(2)
         file.setsampwidth(2)
         file.setframerate(8000)
-        file.writeframes(array("h", [0] * int(duration_s * 16000)).tobytes())
-    return buffer.getvalue()
+        file.writeframes(bytes(4 * int(duration_s * 8000)))
+    return path
 
 
 class FakeServer:
@@ -182,7 +179,7 @@ class FakeServer:
         self.url = ""
         self.sims = True
         self.calls: dict[str, dict[str, Any]] = {}
-        self.recordings: dict[str, bytes] = {}
+        self.recordings: dict[str, Path] = {}
         self.test_calls: list[dict[str, Any]] = []
         self.refusal: tuple[int, dict[str, str]] | None = None
         """Answer every POST with this status and body instead."""
@@ -260,11 +257,11 @@ class FakeServer:
         call = self.calls.get(request.match_info["sid"])
         return _json({"error": "There is no such call."}, status=404) if call is None else _json(call)
 
-    async def _audio(self, request: web.Request) -> web.Response:
-        wav = self.recordings.get(request.match_info["sid"])
-        if wav is None:
+    async def _audio(self, request: web.Request) -> web.StreamResponse:
+        path = self.recordings.get(request.match_info["sid"])
+        if path is None:
             return _json({"error": "Not recorded yet."}, status=404)
-        return web.Response(body=wav, content_type="audio/wav")
+        return web.FileResponse(path)  # answers ranges: a browser cannot seek without
 
 
 @web.middleware
