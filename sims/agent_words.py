@@ -30,13 +30,14 @@ class Phrase:
 
 @dataclass(frozen=True)
 class PlayedWord:
-    """A word as heard: sample positions in the call; `phrase` and `index` tell which word it is."""
+    """A word as heard: sample positions in the call; `phrase`, `index` and `count` tell which of how many."""
 
     text: str
     start: int
     end: int
     phrase: str
     index: int
+    count: int
 
 
 class PhraseIndex:
@@ -116,7 +117,9 @@ class AgentEar:
     def _leave(self, phrase: Phrase, position: int, sound: bytes) -> list[PlayedWord]:
         """Follow the phrase as far as it goes, then look for another in the rest."""
         expected = phrase.ulaw[self._offset : self._offset + len(sound)]
-        same = next((i for i, (a, b) in enumerate(zip(expected, sound, strict=False)) if a != b), len(expected))
+        same = next(
+            (i for i, (a, b) in enumerate(zip(expected, sound, strict=False)) if a != b), len(expected)
+        )
         self._offset += same
         words = self._pop_words(phrase, position + same)
         self._phrase, self._unknown, self._tries = None, b"", 0
@@ -157,6 +160,6 @@ class AgentEar:
             if (word.start_s + word.end_s) / 2 * RATE_HZ > self._offset:
                 break
             start, stop = begin + int(word.start_s * RATE_HZ), begin + int(word.end_s * RATE_HZ)
-            words.append(PlayedWord(word.text, start, stop, phrase.text, self._next_word))
+            words.append(PlayedWord(word.text, start, stop, phrase.text, self._next_word, len(phrase.words)))
             self._next_word += 1
         return words

@@ -96,6 +96,8 @@ class Person:
         self._began_at = 0
         self._spoke_at = 0
         """Where the caller's own last speech began and ended."""
+        self._heard_out: int | None = None
+        """Onset of the phrase that an `expect` has waited out: the next one wants another."""
         self.failures: list[str] = []
         self.is_script_done = False
         self.current_step = ""
@@ -136,10 +138,12 @@ class Person:
             yield HangUp()
 
     def _expect(self, expect: Expect) -> _Steps:
-        if expect.agent is Heard.STARTS:
-            yield from self._wait(self._agent_spoke, expect.within_s, "the agent did not speak")
-        else:
-            yield from self._wait_for_answer(expect.quiet_s, expect.within_s)
+        yield from self._wait(self._agent_spoke_anew, expect.within_s, "the agent did not speak")
+        if expect.agent is Heard.FINISHES:
+            yield from self._wait(
+                lambda: self._is_agent_quiet(expect.quiet_s), 60.0, "the agent did not stop"
+            )
+            self._heard_out = self._senses.agent_onset
         heard = self._reply()
         if expect.text_contains and heard and not _found(expect.text_contains, heard):
             raise _Failed(f"the agent said {heard!r}, expected {expect.text_contains!r}")
@@ -185,14 +189,14 @@ class Person:
             if self._senses.now > deadline:
                 break
             yield None
-            yield from self._wait(lambda: self._is_agent_quiet(converse.quiet_s), 60.0, "the agent did not stop")
+            yield from self._wait(
+                lambda: self._is_agent_quiet(converse.quiet_s), 60.0, "the agent did not stop"
+            )
         if converse.otherwise is None:
             raise _Failed(f"no answer to {heard!r}")
         return None, self._rng.choice(converse.otherwise)
 
-    def _match(
-        self, converse: Converse, left: Mapping[Answer, int], heard: str
-    ) -> tuple[Answer, str] | None:
+    def _match(self, converse: Converse, left: Mapping[Answer, int], heard: str) -> tuple[Answer, str] | None:
         for answer in converse.answers:
             if not left[answer]:
                 continue
@@ -216,6 +220,9 @@ class Person:
         """
         onset, last = self._senses.agent_onset, self._senses.agent_last
         return onset is not None and onset >= self._began_at and last is not None and last >= self._spoke_at
+
+    def _agent_spoke_anew(self) -> bool:
+        return self._agent_spoke() and self._senses.agent_onset != self._heard_out
 
     def _reply(self) -> str:
         """Return what the agent said since the caller's last words."""

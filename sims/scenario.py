@@ -14,6 +14,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -49,8 +50,10 @@ Lines = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=
 Digits = Annotated[str, StringConstraints(pattern=r"^[0-9*#]+$")]
 
 
-class _Part(BaseModel, frozen=True, extra="forbid"):
+class _Part(BaseModel):
     """Common settings of everything in a scenario file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Heard(enum.Enum):
@@ -148,7 +151,9 @@ class Step(_Part):
     """Exactly one thing to do."""
 
     expect: Expect | None = None
-    say: Annotated[Say | None, BeforeValidator(lambda v: {"text": v} if isinstance(v, str | list) else v)] = None
+    say: Annotated[Say | None, BeforeValidator(lambda v: {"text": v} if isinstance(v, str | list) else v)] = (
+        None
+    )
     wait_s: PositiveFloat | None = None
     interrupt: Interrupt | None = None
     press: Digits | None = None
@@ -185,6 +190,12 @@ class Scenario(_Part):
     """Caller turns that were answered."""
     agent_says: tuple[Regex, ...] = ()
     """Each must be found in what the agent said in the whole call; not judged when its words cannot be known."""
+
+    def missing_sayings(self, agent_text: str) -> list[str]:
+        """Return what of `agent_says` is not in `agent_text`; nothing is missing where no words are known."""
+        if not agent_text:
+            return []
+        return [saying for saying in self.agent_says if not re.search(saying, agent_text, re.IGNORECASE)]
 
     def lines(self) -> Iterator[str]:
         """Yield everything it may say, where known beforehand."""

@@ -146,6 +146,11 @@ class Document:
     verbs: tuple[Verb, ...]
     problems: tuple[str, ...] = ()
 
+    @property
+    def hangs_up(self) -> bool:
+        """Whether running to its end means hanging up rather than falling off the end."""
+        return any(isinstance(verb, Hangup) for verb in self.verbs)
+
 
 @dataclass(frozen=True)
 class Fetch:
@@ -174,7 +179,9 @@ def parse(text: bytes) -> Document:
         TwimlError: 11750 too large, 12100 not XML, 12200 root is not `<Response>`.
     """
     if len(text) > MAX_DOCUMENT_BYTES:
-        raise TwimlError(11750, f"the document has {len(text)} bytes, at most {MAX_DOCUMENT_BYTES} are allowed")
+        raise TwimlError(
+            11750, f"the document has {len(text)} bytes, at most {MAX_DOCUMENT_BYTES} are allowed"
+        )
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise TwimlError(12100, "document types are not accepted")
     try:
@@ -294,7 +301,9 @@ def _read_connect(element: ET.Element, problems: list[str]) -> Connect:
 
 
 def _read_stream(element: ET.Element, problems: list[str]) -> Stream:
-    problems.extend(f"unknown attribute Stream.{key}" for key in element.attrib if key not in _STREAM_ATTRIBUTES)
+    problems.extend(
+        f"unknown attribute Stream.{key}" for key in element.attrib if key not in _STREAM_ATTRIBUTES
+    )
     url = element.get("url", "")
     if not url.startswith(("wss://", "ws://127.0.0.1", "ws://localhost")):
         raise ValueError(f"31923: url must be wss:// (ws:// on loopback), got {url!r}")
@@ -403,10 +412,11 @@ _KNOWN_ATTRIBUTES: Mapping[str, Sequence[str]] = {
     ),
     "Record": (
         "action", "method", "timeout", "maxLength", "finishOnKey", "playBeep", "trim", "transcribe",
-        "recordingStatusCallback", "recordingStatusCallbackMethod", "recordingStatusCallbackEvent", "transcribeCallback",
+        "transcribeCallback", "recordingStatusCallback", "recordingStatusCallbackMethod",
+        "recordingStatusCallbackEvent",
     ),
     "Gather": (
-        "input", "action", "method", "timeout", "numDigits", "finishOnKey", "actionOnEmptyResult", "speechTimeout",
-        "language", "hints",
+        "input", "action", "method", "timeout", "numDigits", "finishOnKey", "actionOnEmptyResult",
+        "speechTimeout", "language", "hints",
     ),
 }  # fmt: skip
