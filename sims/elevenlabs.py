@@ -77,7 +77,6 @@ class ElevenLabsSim(VoiceVendorSim):
             profile, synthesizer=synthesizer, seed=seed, api_key=api_key, character_quota=character_quota
         )
         self.concurrency = concurrency
-        self._http_active = 0
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Register the sockets, the HTTP conversions and the account's pages."""
@@ -153,13 +152,13 @@ class ElevenLabsSim(VoiceVendorSim):
             self.stats["refused"] += 1
             return asked
         response = web.StreamResponse(headers={"Content-Type": content_type})
-        self._http_active += 1
+        self.active += 1
         try:
             await self._send_conversion(request, response, asked, AudioStream(self, fault), bodies)
         except HangUp:
             cut_connection(request)
         finally:
-            self._http_active -= 1
+            self.active -= 1
         return response
 
     async def _read_conversion(self, request: web.Request) -> "_Conversion | web.Response":
@@ -172,7 +171,7 @@ class ElevenLabsSim(VoiceVendorSim):
         if not isinstance(text, str) or not text:
             problem = {"loc": ["body", "text"], "msg": "Field required", "type": "missing"}
             return web.json_response({"detail": [problem]}, status=422)
-        if self.concurrency is not None and self._http_active >= self.concurrency:
+        if self.concurrency is not None and self.active >= self.concurrency:
             return _error(429, "too_many_concurrent_requests", "Too many concurrent requests.")
         if not self.spend(text):
             return _error(401, "quota_exceeded", QUOTA_MESSAGE)

@@ -106,6 +106,8 @@ class VoiceVendorSim(VendorSim):
         super().__init__(profile, seed=seed)
         self.api_key = api_key
         self.character_quota = character_quota
+        self.active = 0
+        """Contexts and requests under way that count against the plan's concurrency."""
         self.spoken_log: deque[Spoken] = deque(maxlen=1024)
         self._synthesizer = synthesizer
         self._numbers = itertools.count(1)
