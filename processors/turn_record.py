@@ -295,7 +295,7 @@ class TurnLedger:
         """Open the ledger when the call begins.
 
         Args:
-            started_s: The call's zero on the clock that all events use, in seconds.
+            started_s: The call's zero on the clock that all events use, in seconds; `line_up` may move it.
             on_complete: Called at once with each turn when it is complete.
         """
         self._started_s = started_s
@@ -307,7 +307,21 @@ class TurnLedger:
         self._is_caller_speaking = False
         self._is_agent_audible = False
         self._quiet_since: float = 0.0
+        self._is_line_up = False
         self._is_ended = False
+
+    def line_up(self, now_s: float) -> None:
+        """The caller is connected: from here on, and from the first such moment only, times count.
+
+        Before it the phone rang, and nobody waited for a word of ours.
+        """
+        at = self._relative(now_s)
+        if at is None or self._is_line_up or self._turn.is_heard or self._turn.kind is not TurnKind.GREETING:
+            return
+        self._is_line_up = True
+        self._started_s += at
+        times = self._turn.times
+        self._turn.times = {milestone: max(0.0, told - at) for milestone, told in times.items()}
 
     # What the caller does.
 

@@ -244,7 +244,7 @@ def hammer(folder: Path, seed: int) -> None:
 
     async def run() -> None:
         cache = AudioCache(folder, memory_bytes=0, disk_bytes=20_000)
-        for step in range(60):
+        for step in range(40):
             number = (step * (seed + 3)) % 40
             found = await cache.get(key(str(number)), timeout_s=5)
             assert found is None or found == speech(1000, fill=number + 1)

@@ -64,6 +64,19 @@ def test_greeting_is_turn_zero() -> None:
     assert greeting.answer_s is None
 
 
+def test_greeting_counts_from_the_line_not_from_the_ringing() -> None:
+    ledger = TurnLedger(started_s=START_S)
+    ledger.tts_first_audio(START_S + 1.0)  # made ready while the phone rang
+    ledger.line_up(START_S + 3.0)
+    ledger.line_up(START_S + 3.02)
+    ledger.heard_started(START_S + 3.05)
+    ledger.line_up(START_S + 9.0)
+    greeting = ledger.snapshot()
+    assert greeting is not None
+    assert (greeting.tts_first_audio, greeting.heard) == (0.0, pytest.approx(0.05))
+    assert ledger.counts.longest_silence_s == pytest.approx(0.05)
+
+
 def test_answer_is_complete_when_the_next_turn_is_decided() -> None:
     done: list[TurnRecord] = []
     ledger = TurnLedger(started_s=START_S, on_complete=done.append)
@@ -357,6 +370,7 @@ EVENTS: list[Callable[[TurnLedger, float, str], None]] = [
     lambda ledger, t, _: ledger.interrupted(t),
     lambda ledger, t, text: ledger.tool_started(text, t),
     lambda ledger, t, text: ledger.tool_ended(text, True, t),
+    lambda ledger, t, _: ledger.line_up(t),
     lambda ledger, t, _: ledger.ended(t),
 ]
 TIMES = st.one_of(
@@ -380,7 +394,7 @@ def test_any_order_of_events_gives_sound_records(
     assert [turn.index for turn in done] == [turn.index for turn in turns]
     assert [turn.index for turn in turns] == sorted({turn.index for turn in turns})
     assert all((turn.kind == "greeting") == (turn.index == 0) for turn in turns)
-    assert all(line.text and 0 <= line.at_s <= 61 for line in ledger.transcript_lines())
+    assert all(line.text and 0 <= line.at_s <= 62 for line in ledger.transcript_lines())
     for turn in turns:
         assert turn.answer_s is None or turn.answer_s >= 0
         shares = turn.stages()
