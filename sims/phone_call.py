@@ -5,176 +5,47 @@ scenario's `max_s` bounds the whole call.
 """
 
 import asyncio
-import enum
 import random
-import uuid
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any, cast
 
-import aiohttp
 from loguru import logger
 
-from sims.agent_words import AgentEar, PhraseIndex
-from sims.caller import MAX_MESSAGE_BYTES, MediaSocket, Network, PhoneLine
-from sims.caller_voice import CallerVoice, Synthesizer, tone
-from sims.faults import FaultBoard, FaultKind, FaultSpec
-from sims.mulaw import RATE_HZ, audible_range, encode
+from sims.agent_words import AgentEar
+from sims.call_verbs import CallVerbs
+from sims.caller import PhoneLine
+from sims.caller_voice import CallerVoice
+from sims.carrier import ENDED, CallPlan, CallStatus, Carrier, Recording, new_sid
+from sims.mulaw import RATE_HZ
 from sims.person import Person, Senses
 from sims.report import CallRecord, CallReport, measure
-from sims.scenario import EndedBy, Scenario
-from sims.spoken import SpokenIndex
+from sims.scenario import EndedBy
 from sims.twiml import (
     Connect,
     Dial,
-    DialTarget,
     Document,
     Done,
     Effect,
     Fetch,
-    Gather,
-    Pause,
-    Play,
-    Record,
+    Redirect,
     Reject,
-    Say,
     Script,
-    Stream,
     run,
 )
-from sims.wav import StereoWav, mono_wav
-from sims.webhook import Fetched, WebhookClient, sign
+from sims.wav import StereoWav
+from sims.webhook import Fetched
 
-CONNECT_LIMIT_S = 5.0
-CLOSE_LIMIT_S = 2.0
-SAY_VOICE = "twilio-say"
-HUMAN_LINE = "Hello, this is the front desk, I have your message. How can I help?"
-HUMAN_STAYS_S = 30.0
-MAX_LOOPS = 100
-MAX_TAKE_BYTES = 3600 * RATE_HZ
-"""Longest recording, Twilio's own limit."""
-
-
-class CallStatus(enum.Enum):
-    """Twilio's call status."""
-
-    QUEUED = "queued"
-    RINGING = "ringing"
-    IN_PROGRESS = "in-progress"
-    COMPLETED = "completed"
-    BUSY = "busy"
-    NO_ANSWER = "no-answer"
-    FAILED = "failed"
-    CANCELED = "canceled"
-
-
-ENDED = frozenset(
-    {CallStatus.COMPLETED, CallStatus.BUSY, CallStatus.NO_ANSWER, CallStatus.FAILED, CallStatus.CANCELED}
-)
+ENDING_LIMIT_S = 3.0
+"""Longest time a media socket may take to say goodbye."""
 _EVENT_OF = {
     CallStatus.QUEUED: "initiated",
     CallStatus.RINGING: "ringing",
     CallStatus.IN_PROGRESS: "answered",
 }
-
-
-class Human(enum.Enum):
-    """What a person who is rung by `<Dial>` does."""
-
-    ANSWERS = "answers"
-    """Takes the call and presses 1 when asked."""
-    DECLINES = "declines"
-    """Takes the call, hears the whisper and puts the phone down."""
-    BUSY = "busy"
-    NO_ANSWER = "no-answer"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class CallPlan:
-    """Everything known about a call before it rings."""
-
-    scenario: Scenario
-    caller: str
-    called: str
-    is_inbound: bool = True
-    voice_url: str = ""
-    voice_method: str = "POST"
-    document: Document | None = None
-    """Inline TwiML, instead of a URL."""
-    fallback_url: str | None = None
-    status_url: str | None = None
-    status_method: str = "POST"
-    status_events: frozenset[str] = frozenset({"completed"})
-    out_dir: Path | None = None
-    network: Network = field(default_factory=Network)
-    ring_s: float = 0.0
-    """How long an outbound call rings."""
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Carrier:
-    """What all calls of one sim share."""
-
-    account_sid: str
-    auth_token: str
-    session: aiohttp.ClientSession
-    webhooks: WebhookClient
-    synthesizer: Synthesizer
-    spoken_index: SpokenIndex
-    phrases: PhraseIndex
-    media_faults: FaultBoard
-    stats: Counter[str]
-    humans: Mapping[str, Human]
-    recordings: "RecordingShelf"
-    spawn: Callable[[Coroutine[Any, Any, None], str], None]
-    """Runs something beside the call; the sim owns the task."""
-    has_disorder: Callable[[], bool]
-    """Whether status callbacks arrive out of order and twice."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One recording, mono WAV."""
-
-    sid: str
-    call_sid: str
-    wav: bytes
-    duration_s: int
-    source: str
-
-
-class RecordingShelf:
-    """The newest recordings, bounded."""
-
-    def __init__(self, limit: int = 200) -> None:
-        """Keep at most `limit`."""
-        self._recordings: deque[Recording] = deque(maxlen=limit)
-
-    def add(self, call_sid: str, ulaw: bytes, source: str, *, sid: str | None = None) -> Recording:
-        """Store sound as a new recording."""
-        length_s = round(len(ulaw) / RATE_HZ)
-        recording = Recording(sid or new_sid("RE"), call_sid, mono_wav(ulaw), length_s, source)
-        self._recordings.append(recording)
-        return recording
-
-    def find(self, sid: str) -> Recording | None:
-        """Return the recording `sid`."""
-        return next((recording for recording in self._recordings if recording.sid == sid), None)
-
-    def of_call(self, call_sid: str) -> list[Recording]:
-        """Return a call's recordings, oldest first."""
-        return [recording for recording in self._recordings if recording.call_sid == call_sid]
-
-
-def new_sid(prefix: str) -> str:
-    """Return a fresh Twilio identifier; never the same in two runs, as callers' stores keep them."""
-    return prefix + uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
@@ -220,10 +91,9 @@ class PhoneCall:
         self._voice = CallerVoice(carrier.synthesizer, carrier.spoken_index, plan.scenario.voice)
         self._senses = Senses()
         self._person = Person(plan.scenario, self._senses, seed=plan.seed)
-        self._line: PhoneLine | None = None
-        self._media: list[MediaSocket] = []
-        self._takes: dict[str, _Take] = {}
-        self._socket_failures: Counter[str] = Counter()
+        self._verbs: CallVerbs | None = None
+        """None until the call is answered."""
+        self._answered: asyncio.Future[PhoneLine] = self._loop.create_future()
         self._order: asyncio.Future[_HangUpOrder | _UpdateOrder] = self._loop.create_future()
         self._current: Effect | None = None
         self._problems: list[str] = []
@@ -251,11 +121,9 @@ class PhoneCall:
         Raises:
             RuntimeError: If the call is not answered.
         """
-        taken = _Take()
-        self._the_line().taps.append(taken.add)
-        recording = Recording(new_sid("RE"), self.sid, b"", 0, "StartCallRecordingAPI")
-        self._takes[recording.sid] = taken
-        return recording
+        if self._verbs is None:
+            raise RuntimeError("the call is not answered")
+        return self._verbs.start_recording()
 
     # --- Life
 
@@ -279,30 +147,20 @@ class PhoneCall:
         if not self.plan.is_inbound:
             self._notify_status()
         self._set_status(CallStatus.RINGING)
-        ordered = await self._ring_out() if not self.plan.is_inbound else None
-        if ordered is not None:
-            self._set_status(CallStatus.CANCELED)
-            self._ended_by = "agent"
-            return
         if not self.plan.is_inbound:
+            if await self._is_canceled_ringing():
+                self._set_status(CallStatus.CANCELED)
+                self._ended_by = "agent"
+                return
             self._answer()
-        fetched = await self._first_document()
-        if fetched is None:
-            self._problems.append("no document could be had")
-            self._ended_by = "carrier"
-            self._set_status(CallStatus.COMPLETED)
-            return
-        await self._run_documents(run(fetched.document, fetched.url))
+        plan = self.plan
+        document = plan.document or Document((Redirect(plan.voice_url, plan.voice_method),))
+        await self._run_documents(run(document, ""))
 
-    async def _ring_out(self) -> object | None:
-        """Let an outbound call ring; return the order that came meanwhile."""
+    async def _is_canceled_ringing(self) -> bool:
+        """Let an outbound call ring; tell whether it was canceled meanwhile."""
         done, _ = await asyncio.wait({self._order}, timeout=self.plan.ring_s)
-        return self._order.result() if done else None
-
-    async def _first_document(self) -> Fetched | None:
-        if self.plan.document is not None:
-            return Fetched(self.plan.document, "")
-        return await self._fetch(Fetch(self.plan.voice_url, self.plan.voice_method))
+        return bool(done)
 
     async def _run_documents(self, script: Script | None) -> None:
         """Act out documents until somebody hangs up; an update by REST brings a new script."""
@@ -313,27 +171,30 @@ class PhoneCall:
             finally:
                 playing.cancel()
                 self._ended_at = self._line.position if self._line else 0
-                await asyncio.wait({playing}, timeout=CLOSE_LIMIT_S + 1.0)
+                _, late = await asyncio.wait({playing}, timeout=ENDING_LIMIT_S)
+                if late:
+                    logger.error("sim: the documents of {} did not end", self.sid)
             script = await self._next_script(playing)
         if self.status not in ENDED:
-            self._set_status(CallStatus.COMPLETED)
+            self._set_status(CallStatus.COMPLETED if self._line else CallStatus.NO_ANSWER)
 
     async def _wait_for_event(self, playing: "asyncio.Task[None]") -> None:
         """Wait until the documents end, REST orders something, the caller hangs up or time is over."""
-        left_s = self.plan.scenario.max_s - (self._line.position / RATE_HZ if self._line else 0.0)
-        waiting: set[asyncio.Future[Any]] = {playing, self._order}
-        while True:
-            hung_up = self._line.hung_up if self._line else None
-            events = waiting | ({hung_up} if hung_up else set())
-            # Until the call is answered there is no line: look again soon.
-            timeout = left_s if self._line else 0.02
-            done, _ = await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if done:
+        if not self._answered.done():
+            limit_s = self.plan.scenario.gives_up_ringing_s
+            waiting = {playing, self._order, self._answered}
+            done, _ = await asyncio.wait(waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                self._ended_by = "caller"
+            if not self._answered.done():
                 return
-            left_s -= timeout
-            if left_s <= 0:
-                self._problems.append(f"the call lasted longer than {self.plan.scenario.max_s:g} s")
-                return
+        line = self._answered.result()
+        left_s = self.plan.scenario.max_s - line.position / RATE_HZ
+        events: set[asyncio.Future[Any]] = {playing, self._order, line.hung_up}
+        done, _ = await asyncio.wait(events, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            self._ended_by = "carrier"
+            self._problems.append(f"the call lasted longer than {self.plan.scenario.max_s:g} s")
 
     async def _next_script(self, playing: "asyncio.Task[None]") -> Script | None:
         """Decide what follows what has just ended; None ends the call."""
@@ -344,7 +205,7 @@ class PhoneCall:
             self._ended_by = "caller"
             return None
         if not self._order.done():
-            self._ended_by = "agent" if playing.done() and not playing.cancelled() else "carrier"
+            self._ended_by = self._ended_by or "agent"
             return None
         order = self._order.result()
         self._order = self._loop.create_future()
@@ -363,29 +224,39 @@ class PhoneCall:
         Source: Twilio changelog of 2021-05-24 for <Dial>; assumed alike for <Connect>.
         """
         verb = self._current
-        if isinstance(verb, Dial | Connect) and verb.action:
+        if self._carrier.asks_replaced_action and isinstance(verb, Dial | Connect) and verb.action:
             notify = self._carrier.webhooks.notify(verb.action, verb.method, self._parameters())
             self._carrier.spawn(notify, f"replaced action {self.sid}")
 
-    def _answer(self) -> None:
-        """Pick up: the line's clock starts."""
-        if self._line is not None:
-            return
+    def _answer(self) -> CallVerbs:
+        """Pick up, once: the line's clock starts."""
+        if self._verbs is None:
+            self._verbs = self._pick_up()
+            self.started_at = datetime.now(UTC)
+            self._set_status(CallStatus.IN_PROGRESS)
+            self._verbs.line.answer()
+            self._answered.set_result(self._verbs.line)
+        return self._verbs
+
+    def _pick_up(self) -> CallVerbs:
         wav = StereoWav(self.plan.out_dir / f"{self.sid}.wav") if self.plan.out_dir else None
         ear = AgentEar(self._carrier.phrases)
-        self._line = PhoneLine(self._person, self._senses, self._voice, ear, wav, seed=self.plan.seed)
-        self.started_at = datetime.now(UTC)
-        self._set_status(CallStatus.IN_PROGRESS)
-        self._line.answer()
+        line = PhoneLine(self._person, self._senses, self._voice, ear, wav, seed=self.plan.seed)
+        rng = random.Random(self.plan.seed)  # noqa: S311 - repeatable, not secrets
+        return CallVerbs(
+            self.sid, line, self._carrier, network=self.plan.network, parameters=self._parameters, rng=rng
+        )
+
+    @property
+    def _line(self) -> PhoneLine | None:
+        return self._verbs.line if self._verbs else None
 
     def _finish(self) -> None:
         self.ended_at = datetime.now(UTC)
         if self.status not in ENDED:
             self._set_status(CallStatus.COMPLETED if self._line else CallStatus.FAILED)
-        if self._line:
-            self._line.close()
-        for sid, taken in self._takes.items():
-            self._carrier.recordings.add(self.sid, bytes(taken.ulaw), "StartCallRecordingAPI", sid=sid)
+        if self._verbs:
+            self._verbs.close()
         self.report = self._make_report()
         self._carrier.stats[f"calls_{self.report.outcome}"] += 1
         self.finished.set()
@@ -412,238 +283,19 @@ class PhoneCall:
             busy = effect.reason == "busy"
             self._set_status(CallStatus.BUSY if busy else CallStatus.NO_ANSWER)
             return None
-        self._answer()
-        match effect:
-            case Say() | Play() | Pause():
-                await self._play_sound(effect)
-            case Connect():
-                return await self._connect(effect.stream)
-            case Dial():
-                return await self._dial(effect)
-            case Record():
-                return await self._record(effect)
-            case Gather():
-                return await self._gather(effect)
-            case _:
-                pass
-        return None
+        return await self._answer().perform(effect)
 
     async def _fetch(self, fetch: Fetch) -> Fetched | None:
         parameters = {**self._parameters(), **fetch.extra}
         fetched = await self._carrier.webhooks.fetch(
             fetch.url, fetch.method, parameters, fallback_url=self.plan.fallback_url
         )
-        if fetched:
-            self._problems.extend(f"TwiML: {problem}" for problem in fetched.document.problems)
+        if fetched is None:
+            self._problems.append(f"no document from {fetch.url}")
+            self._ended_by = "carrier"
+            return None
+        self._problems.extend(f"TwiML: {problem}" for problem in fetched.document.problems)
         return fetched
-
-    async def _play_sound(self, verb: Say | Play | Pause) -> None:
-        if isinstance(verb, Pause):
-            await asyncio.sleep(verb.length_s)
-            return
-        sound = await self._render(verb)
-        for _ in range(verb.loop or MAX_LOOPS):
-            await self._play_to_end(sound)
-
-    async def _render(self, verb: Say | Play) -> bytes:
-        if isinstance(verb, Say):
-            return await self._speech(verb.text)
-        if verb.digits:
-            return b"".join(tone(0.5 if key in "wW" else 0.2, hz=1000.0) for key in verb.digits)
-        return tone(1.0)
-
-    async def _speech(self, text: str) -> bytes:
-        speech = await self._carrier.synthesizer.speak(text, voice=SAY_VOICE, rate_hz=RATE_HZ)
-        return encode(speech.pcm)
-
-    async def _play_to_end(self, sound: bytes) -> None:
-        line = self._the_line()
-        try:
-            line.playout.push(sound, line.position)
-            await asyncio.sleep(line.time_of(line.playout.tail) - self._loop.time())
-        except asyncio.CancelledError:
-            line.playout.clear(line.position)
-            raise
-
-    async def _connect(self, stream: Stream) -> Done:
-        """Open the media socket and stream until it ends; its failure is not the document's."""
-        sid = new_sid("MZ")
-        socket = await self._open_socket(stream, sid)
-        if socket is None:
-            return Done()
-        line = self._the_line()
-        media = MediaSocket(
-            socket, line, stream_sid=sid, account_sid=self._carrier.account_sid, call_sid=self.sid,
-            network=self.plan.network, rng=self._rng,
-        )  # fmt: skip
-        self._media.append(media)
-        self._notify_stream(stream, sid, "stream-started")
-        fault = self._carrier.media_faults.take()
-        timer = self._loop.call_later(fault.after_s, _break_socket, socket, fault) if fault else None
-        try:
-            await media.run(stream.parameters)
-        finally:
-            if timer:
-                timer.cancel()
-            media.forget_buffered()
-            await media.stop()
-            self._notify_stream(stream, sid, "stream-stopped")
-        if socket.close_code in (None, 1006):
-            self._socket_failures["31903"] += 1
-        return Done()
-
-    async def _open_socket(self, stream: Stream, sid: str) -> aiohttp.ClientWebSocketResponse | None:
-        headers = {
-            "X-Twilio-Signature": sign(self._carrier.auth_token, stream.url, {}),
-            "User-Agent": "Twilio.TmeWs/1.0",
-        }
-        try:
-            async with asyncio.timeout(CONNECT_LIMIT_S):
-                return await self._carrier.session.ws_connect(
-                    stream.url,
-                    headers=headers,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_LIMIT_S),  # pyright: ignore[reportCallIssue] - attrs class
-                    max_msg_size=MAX_MESSAGE_BYTES,
-                )
-        except TimeoutError:
-            code, reason = "31901", "timeout"
-        except aiohttp.WSServerHandshakeError as error:
-            code, reason = "31920", f"HTTP {error.status}"
-        except aiohttp.ClientError as error:
-            code, reason = "31902", repr(error)
-        self._socket_failures[code] += 1
-        self._notify_stream(stream, sid, "stream-error", f"{code}: {reason}")
-        return None
-
-    async def _dial(self, dial: Dial) -> Done:
-        """Ring people; the first target who answers is connected."""
-        child_sid = new_sid("CA")
-        outcome = "no-answer"
-        for target in dial.targets:
-            human = self._carrier.humans.get(target.number, Human.ANSWERS)
-            if human in (Human.ANSWERS, Human.DECLINES):
-                await asyncio.sleep(1.0)
-                return await self._bridge(target, human, child_sid)
-            outcome = human.value
-        await asyncio.sleep(dial.timeout_s if outcome == "no-answer" else 1.0)
-        return Done({"DialCallStatus": outcome, "DialCallSid": child_sid, "DialBridged": "false"})
-
-    async def _bridge(self, target: DialTarget, human: Human, child_sid: str) -> Done:
-        """Whisper to the human, connect the two unless refused, until one of them leaves."""
-        accepted = human is Human.ANSWERS
-        if target.url:
-            accepted = await self._whisper(target, human, child_sid)
-        answered_s = self._loop.time()
-        if accepted:
-            self._carrier.stats["bridged"] += 1
-            await self._play_to_end(await self._speech(HUMAN_LINE))
-            await asyncio.sleep(HUMAN_STAYS_S)
-        duration = str(round(self._loop.time() - answered_s))
-        status = {"DialCallStatus": "completed", "DialCallSid": child_sid, "DialCallDuration": duration}
-        return Done(status | {"DialBridged": str(accepted).lower()})
-
-    async def _whisper(self, target: DialTarget, human: Human, child_sid: str) -> bool:
-        """Run the callee leg's document; True when it ends without hanging up."""
-        leg = self._parameters() | {
-            "CallSid": child_sid, "ParentCallSid": self.sid, "To": target.number, "Called": target.number,
-            "CallStatus": "in-progress", "Direction": "outbound-dial",
-        }  # fmt: skip
-        fetched = await self._carrier.webhooks.fetch(target.url, target.method, leg)
-        while fetched is not None:
-            step = await self._whisper_document(fetched, human)
-            if isinstance(step, bool):
-                return step
-            fetched = await self._carrier.webhooks.fetch(step.url, step.method, leg | dict(step.extra))
-        return False
-
-    async def _whisper_document(self, fetched: Fetched, human: Human) -> Fetch | bool:
-        """Act one document out on the callee's phone; return what to fetch next, or whether to connect."""
-        script = run(fetched.document, fetched.url)
-        outcome: Done | None = None
-        while True:
-            try:
-                effect = script.send(outcome)
-            except StopIteration:
-                # A document that ends connects; one that hangs up refuses.
-                return not fetched.document.hangs_up
-            if isinstance(effect, Fetch):
-                return effect
-            prompts = effect.prompts if isinstance(effect, Gather) else (effect,)
-            for prompt in prompts:
-                if isinstance(prompt, Say):
-                    await asyncio.sleep(len(await self._speech(prompt.text)) / RATE_HZ)
-            outcome = None
-            if isinstance(effect, Gather):
-                if human is Human.DECLINES:
-                    return False
-                await asyncio.sleep(0.5)
-                outcome = Done({"Digits": "1"})
-
-    async def _record(self, record: Record) -> Done:
-        """Take a message until silence, a key, the limit or hang-up."""
-        line = self._the_line()
-        if record.play_beep:
-            await self._play_to_end(tone(0.5, hz=1000.0))
-        taken = _Take()
-        line.taps.append(taken.add)
-        digits = "hangup"
-        try:
-            digits = await taken.wait(record, line.keys)
-        finally:
-            line.taps.remove(taken.add)
-            done = self._keep_recording(record, bytes(taken.ulaw), digits)
-            if digits == "hangup" and record.action:
-                parameters = {**self._parameters(), **done.parameters}
-                notify = self._carrier.webhooks.notify(record.action, record.method, parameters)
-                self._carrier.spawn(notify, f"action of record {self.sid}")
-        return done
-
-    def _keep_recording(self, record: Record, ulaw: bytes, digits: str) -> Done:
-        recording = self._carrier.recordings.add(self.sid, ulaw, "RecordVerb")
-        path = f"/2010-04-01/Accounts/{self._carrier.account_sid}/Recordings/{recording.sid}"
-        shared = {
-            "RecordingUrl": path,
-            "RecordingSid": recording.sid,
-            "RecordingDuration": str(recording.duration_s),
-        }
-        if record.recording_status_callback:
-            status = {
-                "AccountSid": self._carrier.account_sid, "CallSid": self.sid, "RecordingStatus": "completed",
-                "RecordingChannels": "1", "RecordingSource": "RecordVerb",
-            }  # fmt: skip
-            notify = self._carrier.webhooks.notify(record.recording_status_callback, "POST", status | shared)
-            self._carrier.spawn(notify, f"recording callback {self.sid}")
-        return Done({**shared, "Digits": digits})
-
-    async def _gather(self, gather: Gather) -> Done:
-        """Collect keys while the prompts play; the first key silences them."""
-        keys = self._the_line().keys
-        digits = ""
-        prompting = asyncio.create_task(self._play_all(gather), name=f"prompts {self.sid}")
-        try:
-            while gather.num_digits is None or len(digits) < gather.num_digits:
-                key = await _next_key(keys, prompting, gather.timeout_s)
-                if key is None or key == gather.finish_on_key:
-                    break
-                prompting.cancel()
-                digits += key
-        finally:
-            prompting.cancel()
-        return Done({"Digits": digits} if digits else {})
-
-    async def _play_all(self, gather: Gather) -> None:
-        for prompt in gather.prompts:
-            await self._play_sound(prompt)
-
-    def _the_line(self) -> PhoneLine:
-        """Return the line.
-
-        Raises:
-            RuntimeError: If the call is not answered.
-        """
-        if self._line is None:
-            raise RuntimeError("the call is not answered")
-        return self._line
 
     # --- Telling
 
@@ -715,25 +367,11 @@ class PhoneCall:
         async with self._callbacks:  # a lock is fair: in order
             await self._carrier.webhooks.notify(url, self.plan.status_method, parameters)
 
-    def _notify_stream(self, stream: Stream, sid: str, event: str, error: str = "") -> None:
-        self._carrier.stats[event] += 1
-        if not stream.status_callback:
-            return
-        parameters = {
-            "AccountSid": self._carrier.account_sid, "CallSid": self.sid, "StreamSid": sid,
-            "StreamName": stream.name or sid, "StreamEvent": event, "Timestamp": datetime.now(UTC).isoformat(),
-        }  # fmt: skip
-        if error:
-            parameters["StreamError"] = error
-        notify = self._carrier.webhooks.notify(
-            stream.status_callback, stream.status_callback_method, parameters
-        )
-        self._carrier.spawn(notify, f"stream callback {self.sid}")
-
     def _make_report(self) -> CallReport:
         line = self._line
+        streams = self._verbs.media if self._verbs else []
         record = CallRecord(
-            stream_started_at=self._media[0].started_at if self._media else None,
+            stream_started_at=streams[0].started_at if streams else None,
             ended_at=self._ended_at,
             agent=line.agent_spans if line else (),
             utterances=tuple(line.utterances) if line else (),
@@ -741,8 +379,8 @@ class PhoneCall:
             words=tuple(line.words) if line else (),
         )
         measures = measure(record)
-        warnings: Counter[str] = Counter(self._socket_failures)
-        for media in self._media:
+        warnings: Counter[str] = Counter(self._verbs.socket_failures if self._verbs else ())
+        for media in streams:
             warnings += media.stats.warnings
         answered = sum(turn.answer_s is not None for turn in measures.turns)
         reasons = self._judge(answered, measures.agent_text, warnings)
@@ -758,11 +396,11 @@ class PhoneCall:
             ended_by=self._ended_by,
             measures=measures,
             wav=str(self.plan.out_dir / f"{self.sid}.wav") if self.plan.out_dir and line else None,
-            streams=len(self._media),
-            marks_returned=sum(media.stats.marks_returned for media in self._media),
-            clears=sum(media.stats.clears for media in self._media),
+            streams=len(streams),
+            marks_returned=sum(media.stats.marks_returned for media in streams),
+            clears=sum(media.stats.clears for media in streams),
             warnings=dict(warnings),
-            first_warnings=tuple(text for media in self._media for text in media.stats.first_warnings),
+            first_warnings=tuple(text for media in streams for text in media.stats.first_warnings),
             stream_started_s=None if started_at is None else round(started_at / RATE_HZ, 4),
             sim_lateness_s=round(line.max_lateness_s, 4) if line else 0.0,
         )
@@ -771,7 +409,8 @@ class PhoneCall:
         """Return why the call went wrong; empty when it went well."""
         scenario = self.plan.scenario
         reasons = [*self._problems, *self._person.failures]
-        if not self._person.is_script_done and not self._person.failures:
+        gave_up = self._line is None and self._ended_by == "caller"
+        if not (gave_up or self._person.is_script_done or self._person.failures):
             step = self._person.current_step or "before the first step"
             reasons.append(f"the call ended at step {step}")
         if scenario.ended_by is not EndedBy.EITHER and self._ended_by != scenario.ended_by.value:
@@ -786,70 +425,3 @@ class PhoneCall:
 
 
 _PLACES = ("City", "State", "Zip", "Country")
-
-
-@dataclass
-class _Take:
-    """Sound being recorded, and how long it has been silent."""
-
-    ulaw: bytearray = field(default_factory=bytearray)
-    silent_samples: int = 0
-
-    def add(self, frame: bytes) -> None:
-        if len(self.ulaw) >= MAX_TAKE_BYTES:
-            return
-        self.ulaw += frame
-        self.silent_samples = 0 if audible_range(frame) else self.silent_samples + len(frame)
-
-    async def wait(self, record: Record, keys: "asyncio.Queue[str]") -> str:
-        """Wait for the end of the message; return the key that ended it."""
-        limit = int(record.max_length_s * RATE_HZ)
-        while len(self.ulaw) < limit:
-            if record.timeout_s and self.silent_samples >= record.timeout_s * RATE_HZ:
-                return ""
-            while not keys.empty():
-                key = keys.get_nowait()
-                if key in record.finish_on_key:
-                    return key
-            await asyncio.sleep(0.1)
-        return ""
-
-
-async def _next_key(
-    keys: "asyncio.Queue[str]", prompting: "asyncio.Task[None]", timeout_s: float
-) -> str | None:
-    """Return the next key, None when none comes within `timeout_s` of the prompts' end."""
-    getting = asyncio.create_task(keys.get(), name="next key")
-    try:
-        await asyncio.wait({prompting, getting}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({getting}, timeout=timeout_s)
-        return getting.result() if getting.done() else None
-    finally:
-        getting.cancel()
-
-
-def _break_socket(socket: aiohttp.ClientWebSocketResponse, fault: FaultSpec) -> None:
-    """Act out a fault of the media socket."""
-    writer = socket._writer
-    if fault.kind is FaultKind.CLOSE_MID_STREAM:
-        writer.transport.abort()
-        return
-    for junk in _JUNK:
-        sending = socket.send_frame(junk, aiohttp.WSMsgType.TEXT)
-        try:
-            sending.send(None)
-        except StopIteration:
-            continue
-
-
-_JUNK = (
-    b"not json",
-    b"[]",
-    b"{}",
-    b'{"event":"media"}',
-    b'{"event":"media","media":{"payload":"****"}}',
-    b'{"event":"media","media":{"payload":17,"track":null}}',
-    b'{"event":"surprise","streamSid":"MZ0"}',
-    b'{"event":"dtmf","dtmf":{}}',
-    b'{"event":"mark"}',
-)

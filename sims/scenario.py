@@ -185,6 +185,8 @@ class Scenario(_Part):
     ended_by: EndedBy = EndedBy.AGENT
     goodbye_within_s: PositiveFloat = 12.0
     """After the last step, how long the agent may take to hang up."""
+    gives_up_ringing_s: PositiveFloat | None = None
+    """How long it lets the phone ring; None is until the carrier gives up."""
     max_s: PositiveFloat = 120.0
     min_turns: int = 0
     """Caller turns that were answered."""

@@ -26,18 +26,9 @@ from pydantic import BaseModel, Field, ValidationError
 from sims.agent_words import Phrase, PhraseIndex
 from sims.caller import Network
 from sims.caller_voice import Synthesizer
+from sims.carrier import ENDED, CallPlan, CallStatus, Carrier, Human, Recording, RecordingShelf, new_sid
 from sims.faults import FaultBoard, FaultKind, FaultSpec
-from sims.phone_call import (
-    ENDED,
-    CallPlan,
-    CallStatus,
-    Carrier,
-    Human,
-    PhoneCall,
-    Recording,
-    RecordingShelf,
-    new_sid,
-)
+from sims.phone_call import PhoneCall
 from sims.profiles import Profile
 from sims.report import CallReport
 from sims.scenario import Scenario, load_scenarios
@@ -120,6 +111,7 @@ class TwilioSim(VendorSim):
         spoken_index: SpokenIndex,
         new_phrases: Callable[[], Iterable[Phrase]] = tuple,
         scenarios: Mapping[str, Scenario] | None = None,
+        asks_replaced_action: bool = True,
         seed: int = 0,
     ) -> None:
         """Create a stopped sim.
@@ -131,6 +123,8 @@ class TwilioSim(VendorSim):
             new_phrases: Returns what the voice sims rendered since it was last asked; lets callers know
                 the agent's words.
             scenarios: By name; default the shipped ones.
+            asks_replaced_action: Whether a REST update still requests the `action` of the verb it replaces, as Twilio
+                documents for `<Dial>`; for `<Connect>` nothing is written, so test both.
             seed: Seed of every random choice; account and token depend on it.
         """
         super().__init__(profile, seed=seed)
@@ -152,6 +146,7 @@ class TwilioSim(VendorSim):
         self._tasks: set[asyncio.Task[None]] = set()
         self._carrier: Carrier | None = None
         self._seed = seed
+        self._asks_replaced_action = asks_replaced_action
 
     # --- In process
 
@@ -172,6 +167,7 @@ class TwilioSim(VendorSim):
             self.humans,
             self._recordings,
             self._spawn,
+            self._asks_replaced_action,
             lambda: self.profile.error_rate > 0,
         )
         await super().start(port)
