@@ -43,6 +43,7 @@ class Answer:
     status: int = 200
     body: Any = None
     retry_after: str | None = None
+    location: str | None = None
     hangs: bool = False
     cuts: bool = False
 
@@ -79,7 +80,8 @@ class FakeTwilio:
         if answer.cuts:
             assert request.transport is not None
             request.transport.abort()
-        headers = {"Retry-After": answer.retry_after} if answer.retry_after is not None else {}
+        offered = {"Retry-After": answer.retry_after, "Location": answer.location}
+        headers = {name: value for name, value in offered.items() if value is not None}
         text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
         return web.Response(status=answer.status, text=text, headers=headers)
 
@@ -275,15 +277,20 @@ async def test_placing_and_redirecting_are_repeated_when_twilio_was_too_busy_to_
     assert len(fake.received) == 4
 
 
-async def test_a_refused_connection_is_known_to_have_sent_nothing() -> None:
-    with (
-        socket.socket() as held
-    ):  # bound but not listening: connections are refused, and nobody else gets the port
+async def test_a_connection_that_never_came_about_is_tried_again_even_to_place_a_call() -> None:
+    tries: list[str] = []
+
+    def no_jitter() -> float:
+        tries.append("refused")
+        return 0.0
+
+    with socket.socket() as held:  # bound, not listening: refuses, and nobody else gets the port meanwhile
         held.bind(("127.0.0.1", 0))
-        async with client(f"http://127.0.0.1:{held.getsockname()[1]}") as rest:
+        async with client(f"http://127.0.0.1:{held.getsockname()[1]}", jitter=no_jitter) as rest:
             with pytest.raises(TwilioUnreachableError, match="no connection") as raised:
                 await rest.create_call(CALL)
     assert raised.value.is_unsent
+    assert len(tries) == 3
 
 
 @pytest.mark.parametrize("retry_after", ["60", "inf"])
@@ -320,7 +327,7 @@ async def test_no_method_outlives_its_deadline(fake: FakeTwilio) -> None:
 async def test_a_redirecting_answer_never_carries_the_secret_elsewhere(
     fake: FakeTwilio, rest: TwilioRest
 ) -> None:
-    fake.script = [Answer(307, "")]
+    fake.script = [Answer(307, "", location="/elsewhere"), Answer(body=CALL_BODY)]
     with pytest.raises(TwilioRefusedError):
         await rest.hang_up(CALL_SID)
     assert len(fake.received) == 1
