@@ -58,8 +58,9 @@ _YES = re.compile(
 )
 _NO = re.compile(r"\b(no|nope|nah|not|wrong|incorrect|don't|neither|none)\b")
 _GOODBYE = re.compile(
-    r"\b(bye|goodbye|good bye|that's all|that is all|that's it|that'll be all|that will be all|nothing else|nothing more"
-    r"|no thanks|no thank you|i'm done|i'm good|all set|have a (nice|good|great) (day|one|evening|weekend))\b"
+    r"\b(bye|goodbye|good bye|that's all|that is all|that's it|that'll be all|that will be all|nothing else"
+    r"|nothing more|no thanks|no thank you|i'm done|i'm good|all set"
+    r"|have a (nice|good|great) (day|one|evening|weekend))\b"
 )
 _DROP = re.compile(r"\b(never ?mind|forget (it|about it)|forget that|leave it)\b")
 _REPEAT = re.compile(

@@ -53,7 +53,8 @@ class MemoryCalendar:
 
     def _is_free(self, slot: Slot) -> bool:
         return all(
-            slot.end_utc <= other.slot.start_utc or slot.start_utc >= other.slot.end_utc for other in self.booked.values()
+            slot.end_utc <= other.slot.start_utc or slot.start_utc >= other.slot.end_utc
+            for other in self.booked.values()
         )
 
 
