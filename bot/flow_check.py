@@ -219,6 +219,7 @@ def _graph_faults(source: YamlSource) -> Iterator[Fault]:
     initial = source.data.get("initial_node")
     if isinstance(initial, str) and initial not in names:
         yield source.fault(("initial_node",), f"there is no node {initial!r}{suggestion(initial, names)}")
+        initial = None
     leads_to: dict[str | None, set[str]] = {}
     for location, target in _raw_targets(source.data):
         origin = str(location[1]) if location[0] == "nodes" else None
@@ -227,7 +228,7 @@ def _graph_faults(source: YamlSource) -> Iterator[Fault]:
             yield source.fault(location, f"leads to unknown node {target!r}{suggestion(target, names)}")
     reached = _reached(str(initial), leads_to)
     for name in names:
-        if name not in reached:
+        if initial is not None and name not in reached:
             yield source.fault(("nodes", name), "no way leads here from initial_node")
     yield from _action_faults(source, nodes)
 
@@ -292,10 +293,8 @@ def _dead_end_faults(source: YamlSource, config: FlowConfig, tree: ast.Module) -
         can_end |= more
     for name in config.nodes:
         if name not in can_end:
-            way = "has no way on" if leads_to[name] <= {name} else "goes round for ever"
-            yield source.fault(
-                ("nodes", name), f"{way}: no tool that calls request_end can be reached from here"
-            )
+            way = "cannot be left" if leads_to[name] <= {name} else "leads to no end"
+            yield source.fault(("nodes", name), f"{way}: from here no tool that calls request_end is reached")
 
 
 def _placeholder_faults(source: YamlSource, config: FlowConfig, known: Iterable[str]) -> Iterator[Fault]:

@@ -93,11 +93,11 @@ class _SharedTls:
         return await super()._websocket_connect(uri, **{**options, **kwargs})  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
 
 
-class _ElevenLabs(_SharedTls, AnchoredSpeech, ElevenLabsTTSService):
+class _ElevenLabs(_SharedTls, AnchoredSpeech, ElevenLabsTTSService):  # pyright: ignore[reportIncompatibleVariableOverride] - Pipecat narrows its own base
     """ElevenLabs' multi-stream socket."""
 
 
-class _Cartesia(_SharedTls, AnchoredSpeech, CartesiaTTSService):
+class _Cartesia(_SharedTls, AnchoredSpeech, CartesiaTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
     """Cartesia's socket."""
 
 

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -182,9 +182,10 @@ def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
     for part in location:
         below: list[type[BaseModel]] = []
         for candidate in candidates:
-            field = candidate.model_fields.get(str(part))
-            if field is not None:
-                below += _models_in(field.annotation)
+            if str(part) in candidate.model_fields:
+                # Models nested in `model` name each other through it, in strings.
+                hints = get_type_hints(candidate, localns={model.__name__: model})
+                below += _models_in(hints[str(part)])
         # An index, a free mapping key or a union's tag names no field: stay where we are.
         candidates = below or candidates
     return [name for candidate in candidates for name in candidate.model_fields]
