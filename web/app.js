@@ -4,19 +4,20 @@
  * Two sources feed one view: a browser call (RTVI messages as they come) and any other call (polled while it is live).
  */
 
-import { BrowserCall, CallState } from "./browser_call.js";
+import { AGENT_LEFT, BrowserCall, CallState } from "./browser_call.js";
 import { CallView } from "./call_view.js";
 import { byId, clockText, element, showText } from "./dom.js";
 import { LevelMeters } from "./level_meter.js";
 import { hear, mood, newTranscript } from "./live_transcript.js";
-import { fetchCall, fetchCalls, placeTestCall, recordingUrl } from "./server_api.js";
+import { Recording } from "./recording.js";
+import { fetchCall, fetchCalls, placeTestCall } from "./server_api.js";
 
 const AGENT = "reception";
 const CALL_POLL_MS = 1000;
 const LIST_POLL_MS = 5000;
 const LIST_POLL_LIVE_MS = 1500;
-const RECORDING_RETRIES = 5;
 const MAX_CALL_ROWS = 50;
+const SOUND_HELD_BACK = "The browser holds the sound back. Click anywhere on the page to hear the agent.";
 
 // What the shipped scenarios are about; a name the server adds shows as it is.
 const SCENARIOS = {
@@ -28,25 +29,51 @@ const SCENARIOS = {
   silent: "Says nothing at all: watch the agent ask again, then end the call.",
 };
 
+const NOTHING_YET = [byId("stage-title").textContent, byId("stage-sub").textContent];
+
+/**
+ * One browser call and what the page keeps beside it.
+ *
+ * @typedef {object} Talk
+ * @property {BrowserCall} call
+ * @property {ReturnType<typeof newTranscript>} transcript
+ * @property {number} startedAtMs on the page's monotonic clock
+ * @property {LevelMeters|null} meters
+ * @property {boolean} isMuted
+ * @property {number|null} endedS how long it lasted, null while it does
+ * @property {string|null} sentence why it ended, null when the person hung up
+ */
+
 const page = {
-  /** @type {null | {call: BrowserCall, transcript: object, startedAtMs: number, meters: LevelMeters|null, isMuted: boolean, endedS: number|null, sentence: string|null}} */
+  /** @type {Talk|null} the latest browser call */
   talk: null,
   /** What the stage shows: null, "talk" or the SID of a call. */
   shown: null,
   /** The answer to the last `GET /api/calls/{sid}` of the call that is shown. */
   detail: null,
   calls: [],
+  /** What the list of calls was last built from. */
+  drawnCalls: "",
   listTimer: 0,
   callTimer: 0,
 };
 
-const view = new CallView(playFrom);
+const recording = new Recording(draw);
+const view = new CallView((atS) => recording.playFrom(atS));
 
 // --- talk in the browser
 
 function startTalking() {
   endMeters();
-  const talk = { call: null, transcript: newTranscript(), startedAtMs: performance.now(), meters: null, isMuted: false, endedS: null, sentence: null };
+  const talk = {
+    call: null,
+    transcript: newTranscript(),
+    startedAtMs: performance.now(),
+    meters: null,
+    isMuted: false,
+    endedS: null,
+    sentence: null,
+  };
   talk.call = new BrowserCall({
     agent: AGENT,
     onState: (state, sentence) => talkChanged(talk, state, sentence),
@@ -68,9 +95,9 @@ function talkChanged(talk, state, sentence) {
   if (state === CallState.ENDED) {
     talk.endedS = secondsOf(talk);
     talk.sentence = sentence;
-    const hadBegun = talk.transcript.entries.length > 0;
-    // A call that ended by itself is told in the status; one that never was is a problem.
-    showText(byId("talk-problem"), sentence !== null && !(hadBegun && sentence.startsWith("The agent ended")) ? sentence : "");
+    // A goodbye is told in the status; anything else that ended the call is a problem.
+    const isGoodbye = sentence === null || (sentence === AGENT_LEFT && talk.transcript.entries.length > 0);
+    showText(byId("talk-problem"), isGoodbye ? "" : sentence);
     endMeters();
     byId("agent-audio").srcObject = null;
     refreshCalls();
@@ -81,10 +108,24 @@ function talkChanged(talk, state, sentence) {
 function addStream(talk, side, stream) {
   if (side === "agent") {
     byId("agent-audio").srcObject = stream;
-    byId("agent-audio").play().catch(() => showText(byId("talk-problem"), "The browser holds the sound back. Click anywhere on the page to hear the agent."));
+    byId("agent-audio")
+      .play()
+      .catch(() => showText(byId("talk-problem"), SOUND_HELD_BACK));
   }
   talk.meters ??= new LevelMeters();
   talk.meters.add(stream, byId(side === "agent" ? "meter-agent" : "meter-you"));
+}
+
+/** Browsers may hold sound back until the person touches the page. */
+async function playHeldBackSound() {
+  const audio = byId("agent-audio");
+  if (!isTalking() || audio.srcObject === null || !audio.paused) return;
+  try {
+    await audio.play();
+    if (byId("talk-problem").textContent === SOUND_HELD_BACK) showText(byId("talk-problem"), "");
+  } catch {
+    showText(byId("talk-problem"), SOUND_HELD_BACK);
+  }
 }
 
 function endMeters() {
@@ -125,7 +166,7 @@ function fillScenarios(names) {
   const select = byId("scenario");
   if ([...select.options].map((option) => option.value).join() === names.join()) return;
   const chosen = select.value;
-  select.replaceChildren(...names.map((name) => element("option", { value: name }, name.replaceAll("_", " "))));
+  select.replaceChildren(...names.map((name) => element("option", { value: name }, readable(name))));
   select.value = names.includes(chosen) ? chosen : names[0];
   describeScenario();
 }
@@ -248,12 +289,13 @@ function handFocusOn(isLive) {
 function talkStatus(talk) {
   if (talk.call.state === CallState.CONNECTING) return "Connecting… your browser may ask for the microphone.";
   if (talk.call.state === CallState.LIVE) return talk.isMuted ? "You are muted" : mood(talk.transcript);
-  return talk.transcript.entries.length > 0 ? `Call ended after ${clockText(talk.endedS)}. ${talk.sentence ?? "You hung up."}` : "";
+  if (talk.transcript.entries.length === 0) return "";
+  return `Call ended after ${clockText(talk.endedS)}. ${talk.sentence ?? "You hung up."}`;
 }
 
 function showStage(what) {
   page.shown = what;
-  resetRecording();
+  recording.reset();
   if (what === "talk") {
     clearTimeout(page.callTimer);
     if (location.hash.startsWith("#call=")) history.pushState(null, "", location.pathname);
@@ -261,7 +303,8 @@ function showStage(what) {
   draw();
   const stage = byId("stage");
   if (what !== "talk") stage.focus({ preventScroll: true });
-  stage.scrollIntoView({ block: what === "talk" ? "nearest" : "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  stage.scrollIntoView({ block: what === "talk" ? "nearest" : "start", behavior: isCalm ? "auto" : "smooth" });
 }
 
 function showStageText(title, sub) {
@@ -282,34 +325,41 @@ function drawStage() {
 function drawTalk(talk) {
   const state = talk.call.state;
   if (talk.transcript.entries.length === 0 && state === CallState.ENDED) {
-    showStageText("Nothing on the line yet", "Start talking or place a test call: the conversation and its timeline appear here.");
+    showStageText(...NOTHING_YET);
     return;
   }
   showText(byId("stage-title"), "Your call");
   showText(byId("stage-sub"), `Browser to “${AGENT}”`);
   showState(state === CallState.LIVE ? "live" : state === CallState.ENDED ? "ended" : "ringing");
   byId("stage-body").hidden = false;
-  view.show({ id: "talk", callerName: "You", entries: talk.transcript.entries, turns: talk.transcript.turns, isLive: state !== CallState.ENDED, canSeek: false });
+  const { entries, turns } = talk.transcript;
+  view.show({ id: "talk", callerName: "You", entries, turns, isLive: isTalking(), canSeek: false });
 }
 
 function drawCall(detail) {
-  const phone = detail.channel !== "browser";
-  showText(byId("stage-title"), `${phone ? "Phone" : "Browser"} call${detail.from && phone ? ` from ${detail.from}` : ""}`);
-  const facts = [detail.agent, startedText(detail.started_at), clockText(detail.duration_s), detail.ended_reason && detail.state === "ended" ? `ended: ${String(detail.ended_reason).replaceAll("_", " ")}` : ""];
+  const isPhone = detail.channel !== "browser";
+  const origin = isPhone && detail.from ? ` from ${detail.from}` : "";
+  showText(byId("stage-title"), `${isPhone ? "Phone" : "Browser"} call${origin}`);
+  const reason = detail.state === "ended" && detail.ended_reason ? `ended: ${readable(detail.ended_reason)}` : "";
+  const facts = [detail.agent, startedText(detail.started_at), clockText(detail.duration_s), reason];
   showText(byId("stage-sub"), facts.filter(Boolean).join(" · "));
   showState(detail.state);
   byId("stage-body").hidden = false;
-  if (detail.state === "ended") offerRecording(detail.call_sid);
-  const entries = (Array.isArray(detail.transcript) ? detail.transcript : []).map((entry, index) => ({ ...entry, id: index }));
+  if (detail.state === "ended") recording.offer(detail.call_sid);
+  const lines = Array.isArray(detail.transcript) ? detail.transcript : [];
+  const entries = lines.map((entry, index) => ({ ...entry, id: index }));
   view.show({
     id: detail.call_sid,
     callerName: "Caller",
     entries,
     turns: Array.isArray(detail.turns) ? detail.turns : [],
     isLive: detail.state !== "ended",
-    canSeek: !byId("recording").hidden,
+    canSeek: recording.isReady,
   });
 }
+
+/** agent_hung_up -> "agent hung up" */
+const readable = (name) => String(name).replaceAll("_", " ");
 
 const STATE_WORDS = { ringing: "Ringing", live: "Live", ended: "Ended" };
 
@@ -332,9 +382,9 @@ function drawCalls() {
   const list = byId("calls");
   // The list is short and changes once in a while; the focused row keeps its place.
   const focused = document.activeElement?.closest?.("[data-testid=call-row]")?.getAttribute("href");
-  const signature = JSON.stringify(page.calls.map((call) => [call.call_sid, call.state, call.state === "ended" ? call.duration_s : 0, call.turns]));
-  if (list.dataset.signature !== signature) {
-    list.dataset.signature = signature;
+  const signature = JSON.stringify(page.calls.map(({ call_sid, state, turns }) => [call_sid, state, turns]));
+  if (page.drawnCalls !== signature) {
+    page.drawnCalls = signature;
     list.replaceChildren(...page.calls.map(callRow));
     if (focused) [...list.querySelectorAll("a")].find((row) => row.getAttribute("href") === focused)?.focus();
   }
@@ -343,7 +393,9 @@ function drawCalls() {
 
 function callRow(call) {
   const turns = Array.isArray(call.turns) ? call.turns.length : call.turns;
-  const phone = call.channel !== "browser";
+  const who = call.channel === "browser" ? "Browser" : `Phone${call.from ? ` · ${call.from}` : ""}`;
+  const count = Number.isFinite(turns) ? `${turns} ${turns === 1 ? "turn" : "turns"}` : "";
+  const length = [clockText(call.duration_s), count].filter(Boolean).join(" · ");
   return element(
     "li",
     {},
@@ -351,10 +403,10 @@ function callRow(call) {
       "a",
       { class: "call-row", "data-testid": "call-row", href: hashOf(call.call_sid) },
       element("span", { class: `chip chip-${call.state}` }, STATE_WORDS[call.state] ?? String(call.state)),
-      element("span", { class: "call-who" }, phone ? `Phone${call.from ? ` · ${call.from}` : ""}` : "Browser"),
+      element("span", { class: "call-who" }, who),
       element("span", { class: "quiet call-agent" }, String(call.agent ?? "")),
       element("span", { class: "quiet call-when" }, startedText(call.started_at)),
-      element("span", { class: "quiet call-length" }, [clockText(call.duration_s), Number.isFinite(turns) ? `${turns} ${turns === 1 ? "turn" : "turns"}` : ""].filter(Boolean).join(" · ")),
+      element("span", { class: "quiet call-length" }, length),
     ),
   );
 }
@@ -366,44 +418,6 @@ function drawCallSelection() {
   }
 }
 
-// --- recording
-
-function resetRecording() {
-  const player = byId("player");
-  player.pause();
-  player.removeAttribute("src");
-  byId("recording").hidden = true;
-  byId("recording").dataset.callSid = "";
-}
-
-/** Show the player once the WAV is there: it is written out in the moment after the call. */
-async function offerRecording(callSid) {
-  const box = byId("recording");
-  if (box.dataset.callSid === callSid) return;
-  box.dataset.callSid = callSid;
-  for (let attempt = 0; attempt < RECORDING_RETRIES; attempt++) {
-    const isThere = await fetch(recordingUrl(callSid), { headers: { range: "bytes=0-43" }, signal: AbortSignal.timeout(5000) })
-      .then((response) => response.ok && (response.body?.cancel(), true))
-      .catch(() => false);
-    if (box.dataset.callSid !== callSid) return;
-    if (isThere) {
-      byId("player").src = recordingUrl(callSid);
-      byId("recording-link").setAttribute("href", recordingUrl(callSid));
-      byId("recording-link").setAttribute("download", `${callSid}.wav`);
-      box.hidden = false;
-      draw();
-      return;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-  }
-}
-
-function playFrom(atS) {
-  const player = byId("player");
-  player.currentTime = Math.max(0, atS);
-  player.play().catch(() => {}); // the control itself shows what it could not play
-}
-
 // --- wiring
 
 byId("talk").addEventListener("click", startTalking);
@@ -413,7 +427,7 @@ byId("test-call-form").addEventListener("submit", startTestCall);
 byId("scenario").addEventListener("change", describeScenario);
 byId("back-to-live").addEventListener("click", () => showStage("talk"));
 document.addEventListener("visibilitychange", () => !document.hidden && refreshCalls());
-document.addEventListener("click", () => isTalking() && byId("agent-audio").paused && byId("agent-audio").play().then(() => showText(byId("talk-problem"), ""), () => {}));
+document.addEventListener("click", playHeldBackSound);
 addEventListener("hashchange", followHash);
 // Leaving the page is hanging up: the server must not wait for a peer that is gone.
 addEventListener("pagehide", () => page.talk?.call.hangUp());

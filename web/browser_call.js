@@ -19,6 +19,8 @@ const UNSTEADY_MS = 8000;
 
 export const CallState = Object.freeze({ NEW: "new", CONNECTING: "connecting", LIVE: "live", ENDED: "ended" });
 
+export const AGENT_LEFT = "The agent ended the call.";
+
 /** A problem with a sentence for the person at the page. */
 export class CallProblem extends Error {}
 
@@ -49,7 +51,7 @@ export class BrowserCall {
   /**
    * @param {object} options
    * @param {string} options.agent which agent to talk to
-   * @param {(state: string, sentence: string|null) => void} options.onState sentence: why it ended, null for our own hang-up
+   * @param {(state: string, sentence: string|null) => void} options.onState with why it ended, null for a hang-up here
    * @param {(message: object) => void} options.onMessage RTVI messages
    * @param {(side: "you"|"agent", stream: MediaStream) => void} options.onStream
    * @param {(sentence: string|null) => void} options.onNotice a passing problem, null when it passed
@@ -119,7 +121,7 @@ export class BrowserCall {
     this.#channel = peer.createDataChannel("rtvi");
     this.#channel.addEventListener("open", () => this.#opened());
     this.#channel.addEventListener("message", ({ data }) => this.#received(data));
-    this.#channel.addEventListener("close", () => this.#end("The agent ended the call."));
+    this.#channel.addEventListener("close", () => this.#end(AGENT_LEFT));
     const [track] = this.#microphone.getAudioTracks();
     peer.addTransceiver(track, { direction: "sendrecv", streams: [this.#microphone] });
     await this.#negotiate();
@@ -132,7 +134,8 @@ export class BrowserCall {
     if (this.#state === CallState.ENDED) return;
     this.#candidates = [];
     const { sdp, type } = peer.localDescription;
-    const answer = await sendOffer({ sdp, type, pc_id: this.#peerId ?? undefined, request_data: { agent: this.#agent } });
+    const request_data = { agent: this.#agent };
+    const answer = await sendOffer({ sdp, type, pc_id: this.#peerId ?? undefined, request_data });
     if (this.#state === CallState.ENDED) return;
     this.#peerId = answer.pc_id;
     await peer.setRemoteDescription({ sdp: answer.sdp, type: answer.type });
@@ -159,7 +162,7 @@ export class BrowserCall {
     this.#clear("connect");
     this.#send({
       type: "client-ready",
-      data: { version: RTVI_VERSION, about: { library: "first-ring-page", library_version: "1.0.0", platform: "web" } },
+      data: { version: RTVI_VERSION, about: { library: "first-ring-page", platform: "web" } },
     });
     this.#setState(CallState.LIVE, null);
   }
@@ -178,7 +181,7 @@ export class BrowserCall {
   }
 
   #signalled(type) {
-    if (type === "peerLeft") this.#end("The agent ended the call.");
+    if (type === "peerLeft") this.#end(AGENT_LEFT);
     else if (type === "renegotiate") this.#negotiate().catch((error) => this.#end(error.message));
   }
 
@@ -198,13 +201,14 @@ export class BrowserCall {
     } else if (connectionState === "failed") {
       this.#end("The network was lost, so the call ended.");
     } else if (connectionState === "closed") {
-      this.#end("The agent ended the call.");
+      this.#end(AGENT_LEFT);
     }
   }
 
   #send(message) {
     if (this.#channel?.readyState !== "open") return;
-    this.#channel.send(JSON.stringify({ label: RTVI_LABEL, id: crypto.randomUUID?.() ?? String(Math.random()), ...message }));
+    // randomUUID exists only on https and localhost, which is where a microphone does.
+    this.#channel.send(JSON.stringify({ label: RTVI_LABEL, id: crypto.randomUUID(), ...message }));
   }
 
   #end(sentence) {

@@ -6,7 +6,17 @@
  */
 
 import { byId, clockText, element, showText } from "./dom.js";
-import { axisMs, cutAfterMs, durationText, STAGES, stagesOf, summaryOf, toolsOf, turnInWords, waitMs } from "./turn_stages.js";
+import {
+  axisMs,
+  cutAfterMs,
+  durationText,
+  STAGES,
+  stagesOf,
+  summaryOf,
+  toolsOf,
+  turnInWords,
+  waitMs,
+} from "./turn_stages.js";
 
 const MAX_LINES = 200;
 const MAX_BARS = 100;
@@ -66,6 +76,8 @@ export class CallView {
     const isNew = this.#shownId !== id;
     const follows = isLive && (isNew || list.scrollHeight - list.scrollTop - list.clientHeight < 48);
     this.#shownId = id;
+    // What was said in an old call is not news: only a live one is read aloud as it goes.
+    list.setAttribute("aria-live", isLive ? "polite" : "off");
     this.#showTranscript(id, callerName, entries, canSeek);
     this.#showTurns(id, turns);
     if (follows) list.scrollTop = list.scrollHeight;
@@ -93,23 +105,30 @@ export class CallView {
     const says = element("p", { class: "says" }, entry.text);
     if (entry.interim) {
       // Not yet certain: grey, and not read aloud until it is final.
-      const interim = element("span", { class: "interim", "data-testid": "interim", "aria-hidden": "true" }, entry.interim);
-      says.append(entry.text ? " " : "", interim);
+      const attributes = { class: "interim", "data-testid": "interim", "aria-hidden": "true" };
+      says.append(entry.text ? " " : "", element("span", attributes, entry.interim));
     }
     if (entry.cut) {
       const mark = element("span", { class: "cut", "data-testid": "cut", title: "The caller cut in here" }, " —");
       says.append(mark, element("span", { class: "unseen" }, " (cut off)"));
     }
-    const stamp = canSeek && time !== ""
-      ? element("button", { type: "button", class: "stamp", title: "Hear it from here", "aria-label": `Play from ${time}` }, `▸ ${time}`)
-      : element("span", { class: "stamp" }, time);
-    if (canSeek) stamp.addEventListener("click", () => this.#onSeek(entry.at_s));
+    const who = element("span", { class: "who" }, isAgent ? "Agent" : callerName);
+    const isButton = canSeek && time !== "";
+    const stamp = isButton ? this.#seekButton(entry.at_s, time) : element("span", { class: "stamp" }, time);
+    const side = isAgent ? "agent-line" : "caller-line";
     return element(
       "li",
-      { class: `line ${isAgent ? "line-agent" : "line-caller"}`, "data-testid": isAgent ? "agent-line" : "caller-line" },
-      element("div", { class: "line-head" }, element("span", { class: "who" }, isAgent ? "Agent" : callerName), stamp),
+      { class: `line ${isAgent ? "line-agent" : "line-caller"}`, "data-testid": side },
+      element("div", { class: "line-head" }, who, stamp),
       says,
     );
+  }
+
+  #seekButton(atS, time) {
+    const attributes = { type: "button", class: "stamp", "aria-label": `Play from ${time}` };
+    const button = element("button", attributes, `▸ ${time}`);
+    button.addEventListener("click", () => this.#onSeek(atS));
+    return button;
   }
 
   #showTurns(id, turns) {
@@ -118,7 +137,8 @@ export class CallView {
     byId("timeline-empty").hidden = turns.length > 0;
     byId("legend").hidden = turns.length === 0;
     const left = turns.length - MAX_BARS;
-    showText(byId("turns-hidden"), left > 0 ? `${left} earlier turns are not drawn; the figures above count them.` : "");
+    const note = left > 0 ? `${left} earlier turns are not drawn; the figures above count them.` : "";
+    showText(byId("turns-hidden"), note);
     this.#showTiles(turns);
     showAxis(axis, turns.length > 0);
     reconcile(
@@ -136,11 +156,17 @@ export class CallView {
       ["Typical answer", typicalMs],
       ["Slowest answer", slowestMs],
       ["Greeting", greetingMs],
-    ].filter(([, ms]) => ms !== null).map(([name, ms]) => [name, durationText(ms)]);
+    ]
+      .filter(([, ms]) => ms !== null)
+      .map(([name, ms]) => [name, durationText(ms)]);
     if (turns.length > 0) figures.push(["Interruptions", String(cuts)]);
     const tiles = byId("tiles");
     tiles.hidden = figures.length === 0;
-    tiles.replaceChildren(...figures.map(([name, value]) => element("div", { class: "tile" }, element("dt", {}, name), element("dd", {}, value))));
+    tiles.replaceChildren(
+      ...figures.map(([name, value]) =>
+        element("div", { class: "tile" }, element("dt", {}, name), element("dd", {}, value)),
+      ),
+    );
   }
 }
 
@@ -159,15 +185,15 @@ function showAxis(axis, isShown) {
 
 function turnRow(turn, axis, open) {
   const wait = waitMs(turn);
-  const title = turn.kind === "greeting" ? "Greeting" : turn.kind === "reprompt" ? "Reprompt" : turn.caller_text || `Turn ${turn.index}`;
+  const waitText = wait === null ? "not heard" : durationText(wait);
   return element(
     "li",
     { class: "turn", "data-testid": "turn" },
     element(
       "div",
       { class: "turn-head" },
-      element("span", { class: "turn-title" }, turn.kind === "answer" && turn.caller_text ? `“${title}”` : title),
-      element("span", { class: "turn-wait", "data-testid": "turn-wait" }, wait === null ? "not heard" : durationText(wait)),
+      element("span", { class: "turn-title" }, turnTitle(turn)),
+      element("span", { class: "turn-wait", "data-testid": "turn-wait" }, waitText),
     ),
     turnBar(turn, axis),
     toolLane(turn, axis),
@@ -176,15 +202,22 @@ function turnRow(turn, axis, open) {
   );
 }
 
+function turnTitle(turn) {
+  if (turn.kind === "greeting") return "Greeting";
+  if (turn.kind === "reprompt") return "Reprompt";
+  return turn.caller_text ? `“${turn.caller_text}”` : `Turn ${turn.index}`;
+}
+
 function turnBar(turn, axis) {
   const bar = element("div", { class: "bar", role: "img", "data-testid": "turn-bar", "aria-label": turnInWords(turn) });
   for (const stage of stagesOf(turn)) {
     if (stage.startMs >= axis) continue;
     const overflows = stage.startMs + stage.ms > axis;
     const width = overflows ? axis - stage.startMs : stage.ms;
+    const title = `${stage.label}: ${durationText(stage.ms)} (${stage.hint})`;
     const segment = element(
       "div",
-      { class: `segment stage-${stage.key}${overflows ? " segment-over" : ""}`, "data-stage": stage.key, title: `${stage.label}: ${durationText(stage.ms)} (${stage.hint})` },
+      { class: `segment stage-${stage.key}${overflows ? " segment-over" : ""}`, title },
       element("span", { class: "segment-ms" }, String(Math.round(stage.ms))),
     );
     place(segment, stage.startMs, width, axis);
@@ -209,7 +242,8 @@ function toolLane(turn, axis) {
 function turnFoot(turn) {
   const chips = toolsOf(turn).map(({ name, ms, ok }) => {
     const words = [ok ? "✓" : "✗", name, ms === null ? "running" : durationText(ms), ok ? "" : "failed"];
-    return element("span", { class: ok ? "tag" : "tag tag-problem", "data-testid": "tool" }, words.filter(Boolean).join(" "));
+    const attributes = { class: ok ? "tag" : "tag tag-problem", "data-testid": "tool" };
+    return element("span", attributes, words.filter(Boolean).join(" "));
   });
   const cut = cutAfterMs(turn);
   if (cut !== null || turn.cut) {
@@ -239,8 +273,10 @@ function detailRows(turn) {
       element("td", { class: "quiet hint" }, hint),
     ),
   );
-  const answer = turn.agent_text ? [element("p", { class: "turn-answer" }, `Agent, as heard: “${turn.agent_text}${turn.cut ? " —" : ""}”`)] : [];
-  return [...answer, element("table", {}, element("tbody", {}, ...rows))];
+  const table = element("table", {}, element("tbody", {}, ...rows));
+  if (!turn.agent_text) return [table];
+  const words = `Agent, as heard: “${turn.agent_text}${turn.cut ? " —" : ""}”`;
+  return [element("p", { class: "turn-answer" }, words), table];
 }
 
 function place(node, startMs, widthMs, axis) {

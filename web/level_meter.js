@@ -34,7 +34,8 @@ export class LevelMeters {
     const source = this.#context.createMediaStreamSource(stream);
     source.connect(analyser);
     const samples = new Float32Array(analyser.fftSize);
-    this.#meters.push({ node, fill: node.firstElementChild, source, analyser, samples, shown: 0, drawnAt: 0, spokenAt: 0 });
+    const fill = node.firstElementChild;
+    this.#meters.push({ node, fill, source, analyser, samples, shown: 0, drawnAt: 0, spokenAt: 0 });
     // A context made before the person touched the page starts suspended.
     this.#context.resume().catch(() => {});
   }

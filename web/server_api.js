@@ -1,5 +1,7 @@
 /**
- * The page's requests to its own server. Every one has a deadline, and every failure is one sentence a person can act on.
+ * The page's requests to its own server.
+ *
+ * Every one has a deadline, and every failure is one sentence a person can act on.
  */
 
 const DEADLINE_MS = 10000;
@@ -20,12 +22,11 @@ export class ServerProblem extends Error {
  * @returns {Promise<any>} the JSON answer
  * @throws {ServerProblem}
  */
-async function request(path, { method = "GET", body = null, keepalive = false } = {}) {
+async function request(path, { method = "GET", body = null } = {}) {
   let response;
   try {
     response = await fetch(path, {
       method,
-      keepalive,
       cache: "no-store",
       headers: body === null ? {} : { "content-type": "application/json" },
       body: body === null ? null : JSON.stringify(body),
@@ -42,7 +43,8 @@ async function request(path, { method = "GET", body = null, keepalive = false } 
   const answer = await response.json().catch(() => null);
   if (!response.ok) {
     const told = answer !== null && (answer.error ?? answer.detail);
-    throw new ServerProblem(typeof told === "string" ? told : `The server answered with status ${response.status}.`, response.status);
+    const sentence = typeof told === "string" ? told : `The server answered with status ${response.status}.`;
+    throw new ServerProblem(sentence, response.status);
   }
   if (answer === null) throw new ServerProblem("The server's answer could not be read.", response.status);
   return answer;
@@ -66,3 +68,17 @@ export const fetchCall = (callSid) => request(`/api/calls/${encodeURIComponent(c
 
 /** Where the recording of an ended call is. */
 export const recordingUrl = (callSid) => `/api/calls/${encodeURIComponent(callSid)}/audio.wav`;
+
+/** Whether the recording can be had yet; asks for its header only. */
+export async function hasRecording(callSid) {
+  try {
+    const response = await fetch(recordingUrl(callSid), {
+      headers: { range: "bytes=0-43" },
+      signal: AbortSignal.timeout(DEADLINE_MS),
+    });
+    await response.body?.cancel();
+    return response.ok;
+  } catch {
+    return false;
+  }
+}

@@ -6,12 +6,14 @@
  */
 
 /**
- * The stages of a wait in the order they follow each other. Each ends with the event it names, so an event that came
- * early (a model that started on a guess) leaves its stage empty: the bar shows what was waited *for*.
+ * The stages of a wait in the order they follow each other.
+ *
+ * Each ends with the event it names, so an event that came early (a model that started on a guess) leaves its stage
+ * empty: the bar shows what was waited *for*.
  */
 export const STAGES = Object.freeze([
   { key: "endpointing", event: "vad_stop", label: "Endpointing", hint: "noticing that the caller stopped" },
-  { key: "transcript", event: "transcript_final", label: "Transcript", hint: "the final words from speech recognition" },
+  { key: "transcript", event: "transcript_final", label: "Transcript", hint: "the final words of speech recognition" },
   { key: "decision", event: "turn_decided", label: "Turn decision", hint: "making sure the caller is done" },
   { key: "model", event: "llm_first_token", label: "Model", hint: "the model's first token" },
   { key: "sentence", event: "first_sentence", label: "Sentence", hint: "the first sentence that can be spoken" },
@@ -30,7 +32,8 @@ const isTime = (value) => typeof value === "number" && Number.isFinite(value);
 export function waitStart(turn) {
   if (isTime(turn.speech_end)) return turn.speech_end;
   if (turn.kind === "greeting") return 0;
-  const known = ["turn_decided", "llm_request", "tts_request", "sent", "heard"].map((name) => turn[name]).filter(isTime);
+  const events = ["turn_decided", "llm_request", "tts_request", "sent", "heard"];
+  const known = events.map((name) => turn[name]).filter(isTime);
   return known.length > 0 ? Math.min(...known) : null;
 }
 
@@ -84,10 +87,13 @@ export function cutAfterMs(turn) {
 
 /** A sentence that says what the bar shows. */
 export function turnInWords(turn) {
-  const name = turn.kind === "greeting" ? "Greeting" : turn.kind === "reprompt" ? "Reprompt" : `Turn ${turn.index}`;
+  const name = { greeting: "Greeting", reprompt: "Reprompt" }[turn.kind] ?? `Turn ${turn.index}`;
   const wait = waitMs(turn);
   const parts = stagesOf(turn).map((stage) => `${stage.label} ${durationText(stage.ms)}`);
-  const tools = toolsOf(turn).map((tool) => `${tool.name} ${tool.ms === null ? "running" : durationText(tool.ms)}${tool.ok ? "" : ", failed"}`);
+  const tools = toolsOf(turn).map(({ name: tool, ms, ok }) => {
+    const length = ms === null ? "running" : durationText(ms);
+    return `${tool} ${length}${ok ? "" : ", failed"}`;
+  });
   const cut = cutAfterMs(turn);
   return [
     `${name}: ${wait === null ? "nothing was heard" : `heard after ${durationText(wait)}`}`,

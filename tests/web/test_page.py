@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
 from tests.web.fake_server import PATIENCE_S, WEB_DIR, FakePeer, FakeServer, write_silence
 
@@ -127,7 +127,8 @@ def call(sid: str, **changes: object) -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserContext]:
+    """One browser for the module: starting it costs more than all it shows."""
     microphone = tmp_path_factory.mktemp("mic") / "mic.wav"
     with wave.open(str(microphone), "wb") as file:
         file.setnchannels(1)
@@ -140,7 +141,7 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
         browser = await playwright.chromium.launch(
             executable_path=browser_path(), args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"]
         )
-        yield browser
+        yield await browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
         await browser.close()
 
 
@@ -151,10 +152,9 @@ async def server() -> AsyncIterator[FakeServer]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser, server: FakeServer) -> AsyncIterator[Page]:
+async def page(browser: BrowserContext, server: FakeServer) -> AsyncIterator[Page]:
     """A page that may not fail silently: script errors, CSP violations and foreign requests fail the test."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 900})
-    page = await context.new_page()
+    page = await browser.new_page()
     page.set_default_timeout(PATIENCE_S * 1000)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -165,14 +165,17 @@ async def page(browser: Browser, server: FakeServer) -> AsyncIterator[Page]:
     )
     page.on("request", lambda r: None if r.url.startswith((server.url, "blob:")) else faults.append(r.url))
     yield page
-    await context.close()
+    await page.close()
     assert faults == []
 
 
 async def talk(page: Page, server: FakeServer) -> FakePeer:
     await page.goto(f"{server.url}/client")
-    await page.get_by_test_id("talk").click()
-    return await server.peer()
+    await expect(page.get_by_test_id("talk")).to_be_focused()
+    await page.keyboard.press("Enter")
+    peer = await server.peer()
+    await expect(page.get_by_test_id("hangup")).to_be_focused()
+    return peer
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -311,20 +314,14 @@ async def test_a_lost_network_is_told(page: Page, server: FakeServer) -> None:
     await expect(page.get_by_test_id("talk-problem")).to_contain_text("network was lost")
 
 
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [("NotAllowedError", "microphone is blocked"), ("NotFoundError", "No microphone was found")],
-)
-async def test_a_missing_microphone_is_explained(
-    page: Page, server: FakeServer, name: str, sentence: str
-) -> None:
-    await page.add_init_script(
-        f"navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', '{name}'))"
-    )
+async def test_a_missing_microphone_is_explained(page: Page, server: FakeServer) -> None:
     await page.goto(server.url)
-    await page.get_by_test_id("talk").click()
-    await expect(page.get_by_test_id("talk-problem")).to_contain_text(sentence)
-    await expect(page.get_by_test_id("talk")).to_be_visible()
+    for name, sentence in [("NotAllowedError", "is blocked"), ("NotFoundError", "No microphone was found")]:
+        refuse = f"Promise.reject(new DOMException('no', '{name}'))"
+        await page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = () => {refuse}; }}")
+        await page.get_by_test_id("talk").click()
+        await expect(page.get_by_test_id("talk-problem")).to_contain_text(sentence)
+        await expect(page.get_by_test_id("talk")).to_be_visible()
 
 
 async def test_a_refusal_is_shown_in_the_servers_words(page: Page, server: FakeServer) -> None:
@@ -339,10 +336,10 @@ async def test_a_refusal_is_shown_in_the_servers_words(page: Page, server: FakeS
 
 async def test_a_server_that_is_gone_is_told(page: Page, server: FakeServer) -> None:
     await page.goto(server.url)
-    await page.context.route("**/webrtc/offer", lambda route: route.abort())
+    await page.route("**/webrtc/offer", lambda route: route.abort())
     await page.get_by_test_id("talk").click()
     await expect(page.get_by_test_id("talk-problem")).to_contain_text("No answer from the server")
-    await page.context.route("**/api/calls", lambda route: route.abort())
+    await page.route("**/api/calls", lambda route: route.abort())
     await page.reload()
     await expect(page.get_by_test_id("server-problem")).to_contain_text("Is it running?")
 
