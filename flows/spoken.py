@@ -57,7 +57,9 @@ def say_number(value: int) -> str:
 
 
 def say_time(moment: datetime) -> str:
-    """Speak a local time: "nine AM", "two thirty PM", "nine oh five AM"."""
+    """Speak a local time: "nine AM", "two thirty PM", "nine oh five AM", "noon"."""
+    if (moment.hour, moment.minute) == (12, 0):
+        return "noon"
     hour = say_number(moment.hour % 12 or 12)
     half = "AM" if moment.hour < 12 else "PM"
     if moment.minute == 0:

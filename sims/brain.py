@@ -9,7 +9,7 @@ it is given, what to say from their descriptions, their results and the system p
 - a boolean parameter with "confirm" in its name is sent false first, and true once the caller has agreed to
   what came back with the status `needs_confirmation`;
 - a tool's result may hold `say`, which is spoken as it is;
-- lines `- Label: sentence` of the system prompt are facts that answer questions about the label;
+- lines `- Label: sentence` of the system prompt, below a line `Facts:` if it has one, answer questions about the label;
 - text in `<tag>…</tag>` comes from the developer, everything else a user message holds from the caller.
 
 It replays the conversation from its start on every request, so a cut, repeated or reordered message changes
@@ -45,6 +45,11 @@ class ToolUse:
 Block = TextBlock | ToolUse
 
 _GREETING = "Hello. How can I help you?"
+_PART_OF_NUMBER = 3
+"""Digits from which on a run is at least part of a phone number."""
+_LONGEST_TIME = 4
+"""Digits up to which a run may be a time: "eleven thirty"."""
+
 _MORE = "Is there anything else?"
 _UNCLEAR = "Sorry, I didn't catch that."
 _WAIT = "One moment, please."
@@ -69,8 +74,7 @@ def reply(request: Mapping[str, Any]) -> list[Block]:
     tools = tuple(_parse_tool(tool) for tool in request.get("tools") or ())
     system = _text_of(request.get("system"))
     events = list(_events(request.get("messages") or ()))
-    developer = "\n".join(event.text for event in events if isinstance(event, _Instruction))
-    return _Mind(tools, _facts(f"{system}\n{developer}")).answer(events)
+    return _Mind(tools, _facts(system)).answer(events)
 
 
 class _Kind(enum.Enum):
@@ -118,11 +122,6 @@ class _Said:
 
 
 @dataclass(frozen=True)
-class _Instruction:
-    text: str
-
-
-@dataclass(frozen=True)
 class _Called:
     call_id: str
     name: str
@@ -138,7 +137,7 @@ class _Returned:
 _PERSONAL = frozenset({_Kind.NAME, _Kind.PHONE})
 """What belongs to the caller, not to one wish of theirs."""
 
-_Event = _Said | _Instruction | _Called | _Returned
+_Event = _Said | _Called | _Returned
 
 
 class _Turn(enum.Enum):
@@ -216,7 +215,7 @@ class _Mind:
             self._take_caller(memory, event.text)
         elif isinstance(event, _Called):
             self._take_call(memory, event)
-        elif isinstance(event, _Returned):
+        else:
             self._take_result(memory, event)
 
     def _take_call(self, memory: _Memory, event: _Called) -> None:
@@ -269,8 +268,13 @@ class _Mind:
         self._drop_options(memory)
         memory.options = _options(result)
         memory.searched = dict(call.arguments)
-        if not memory.options and (wanted := self._asked_in(tool, _say(result, ""))) is not None:
+        if memory.options:
+            return
+        wanted = self._asked_in(tool, _say(result, ""))
+        if wanted is not None:
             memory.values.pop(wanted.name, None)
+        elif _say(result, "") != _FAILED:  # it led nowhere, and something else was suggested
+            self._finish(memory)
 
     def _take_caller(self, memory: _Memory, text: str) -> None:
         if memory.unsaid == _FAILED:  # the caller spoke, which is why the tool was cancelled
@@ -281,6 +285,8 @@ class _Mind:
             memory.turn, memory.fact = _Turn.QUESTION, fact
             return
         before = (memory.goal, dict(memory.values))
+        if english.is_dropped(text):
+            self._finish(memory)
         is_confirming = self._is_confirming(memory)
         if (
             memory.goal is not None
@@ -293,12 +299,10 @@ class _Mind:
                 self._aim(memory, text, asked)
             self._fill(memory, text, asked)
         digits = _longest_digits(text)
-        memory.partial_digits = digits if 3 <= len(digits) < 10 else ""
+        memory.partial_digits = digits if _PART_OF_NUMBER <= len(digits) < 10 else ""
         changed = before != (memory.goal, memory.values)
         memory.turn = _Turn.CONTENT if changed else self._turn(memory, text)
-        if memory.turn is _Turn.DROPPED:
-            self._finish(memory)
-        elif memory.turn is _Turn.YES and memory.goal is None:
+        if memory.turn is _Turn.YES and memory.goal is None:
             memory.goal = self._best_tool(_last_sentence(memory.last_said))  # "May I take a message?" "Yes."
             memory.turn = _Turn.YES if memory.goal is None else _Turn.CONTENT
 
@@ -385,8 +389,10 @@ class _Mind:
         return _extract(param, text, asked=param is asked)
 
     def _implied_goal(self, text: str) -> _Tool | None:
-        """A day without a verb ("anything on Tuesday") is a wish for what is found by day."""
+        """Wishes that no keyword names: a message ("tell them …"), a day ("anything on Tuesday?")."""
         for tool in self._tools.values():
+            if any(p.kind is _Kind.TEXT for p in tool.params) and english.free_text(text, asked=False):
+                return tool  # "tell them that ..."
             days = [param for _, param in self._chain(tool) if param.kind is _Kind.DAY]
             if tool.source and any(_extract(param, text, asked=False) for param in days):
                 return tool
@@ -402,7 +408,7 @@ class _Mind:
 
     def _choose(self, memory: _Memory, goal: _Tool, text: str) -> bool:
         param = next((param for param in goal.params if param.kind is _Kind.CHOICE), None)
-        if param is None or not memory.options:
+        if param is None or not memory.options or len(_longest_digits(text)) > _LONGEST_TIME:
             return False
         index = _chosen(memory.options, text)
         if index is None:
@@ -597,23 +603,30 @@ class _Mind:
 
 
 _SYNONYMS = {
-    "hours": {"open", "close", "closed", "opening", "closing"},
-    "address": {"where", "located", "location", "directions"},
-    "parking": {"park"},
-    "price": {"prices", "cost", "costs", "much", "charge", "fee"},
-    "insurance": {"insured", "coverage"},
-    "patients": {"patient", "accepting"},
+    "hours": {"open": 2, "close": 2, "closed": 2, "opening": 1, "closing": 2},
+    "address": {"located": 2, "location": 2, "directions": 2, "where": 1},
+    "parking": {"park": 2},
+    "price": {"prices": 2, "cost": 2, "costs": 2, "charge": 2, "fee": 2, "much": 1},
+    "insurance": {"insured": 2, "coverage": 2},
+    "patients": {"patient": 2, "accepting": 1},
 }
+"""General English: words that ask for what a label names, and how surely."""
 
 
 def _fact_score(label: str, words: set[str]) -> int:
     own = english.plain(label).split()
-    return sum(2 * (word in words) + len(words & _SYNONYMS.get(word, set())) for word in own)
+    return sum(
+        3 * (word in words)
+        + sum(weight for other, weight in _SYNONYMS.get(word, {}).items() if other in words)
+        for word in own
+    )
 
 
 def _facts(prompt: str) -> dict[str, str]:
     """Lines `- Label: sentence`; a label is at most three words that begin with a capital."""
-    found = re.findall(r"^\s*[-*] ([A-Z][\w' ]{1,30}): +(\S.*)$", prompt, re.MULTILINE)
+    _, header, below = prompt.partition("Facts:\n")
+    lines = below if header else prompt
+    found = re.findall(r"^\s*(?:[-*] )?([A-Z][\w' ]{1,30}): +(\S.*)$", lines, re.MULTILINE)
     return {
         label: text.strip() for label, text in found if len(label.split()) <= 3 and text.strip().endswith(".")
     }
@@ -838,13 +851,13 @@ def _event(block: Mapping[str, Any], *, by_agent: bool) -> _Event | None:
         return _Called(str(block["id"]), str(block["name"]), block.get("input") or {})
     if kind == "tool_result":
         return _Returned(str(block["tool_use_id"]), _text_of(block.get("content")))
-    text = str(block.get("text", "")).strip()
+    text = str(block.get("text", "")).strip().removeprefix("DTMF: ")  # keys are words like others
     if kind != "text" or text in ("", ".", "(empty)"):
         return None
     if by_agent:
         return _Said(text, by_agent=True)
     if re.match(r"<([\w-]+)>.*</\1>$", text, re.DOTALL):
-        return _Instruction(text)
+        return None  # the developer's, not the caller's
     late = _json_object(text)
     if late.get("type") == "async_tool":  # a result that came after the conversation had moved on
         return _Returned(str(late.get("tool_call_id")), str(late.get("result", "IN_PROGRESS")))

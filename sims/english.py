@@ -271,7 +271,7 @@ _STOP_WORDS = frozenset(
         "let like may maybe me might more my name need new no not now number of ok okay on one only or our out "
         "please really see she so some something such sure take than thank thanks that the their them then there "
         "they thing this time to too up us use very want was way we week well were what when where which while "
-        "who will with would yeah yes you your caller times today tomorrow first last if before after"
+        "who will with would yeah yes you your caller called calling times today tomorrow first last if before after"
     )
 )
 
