@@ -309,7 +309,7 @@ class PlayoutProcessor(FrameProcessor):
             await self._changed.wait()
             return
         # The loop's timers are a millisecond coarse: a wait of less would spin.
-        timer = self.get_event_loop().call_later(max(due_s - now_s, 0.002), self._changed.set)
+        timer = asyncio.get_running_loop().call_later(max(due_s - now_s, 0.002), self._changed.set)
         try:
             await self._changed.wait()
         finally:
@@ -390,4 +390,4 @@ class PlayoutProcessor(FrameProcessor):
         return dropped
 
     def _now_s(self) -> float:
-        return self.get_event_loop().time()
+        return asyncio.get_running_loop().time()
