@@ -1,0 +1,31 @@
+# First Ring as a container: slim, not root, everything present at build.
+#   docker build -t first-ring .
+#   docker run --init -p 7860:7860 --env-file .env -v first-ring:/app/data first-ring
+
+FROM python:3.12-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /venv
+COPY requirements/run.txt /tmp/run.txt
+RUN /venv/bin/pip install --quiet --require-hashes -r /tmp/run.txt \
+ && /venv/bin/python -m compileall -q /venv
+
+FROM python:3.12-slim
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 PORT=7860
+RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin firstring
+WORKDIR /app
+COPY --from=build /venv /venv
+COPY . /app
+# The speech models come inside the pipecat wheel; the build fails here, not the first call, if they ever do not.
+# The agents are checked as at start.
+RUN mkdir -p data runs && chown firstring data runs \
+ && python -c "import importlib.resources as r; d = r.files('pipecat.audio'); \
+[f.stat() for f in (d / 'vad/data/silero_vad.onnx', d / 'turn/smart_turn/data/smart-turn-v3.2-cpu.onnx')]" \
+ && for agent in flows/*/agent.yaml; do python -m bot.cli check "${agent%/agent.yaml}" || exit 1; done
+USER firstring
+VOLUME /app/data
+EXPOSE 7860
+# Longer than the longest call may take to end: SIGTERM stops new calls and lets the running ones finish.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+  CMD python -c "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/healthz\", timeout=2)"
+CMD ["python", "-m", "bot.cli", "serve"]

@@ -1,0 +1,80 @@
+# `make run` and `make test` are all a fresh machine needs: python3 >= 3.11, pip and make.
+# Each target makes .venv first, from hash-pinned requirements. Options of a command go into ARGS:
+#   make call ARGS="--json --scenario hours"
+#   make test ARGS="tests/bot -x"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FIRSTRING := $(BIN)/python -m bot.cli
+
+# pyright runs on the node that the pinned wheel brings, never on one it finds or downloads.
+export PYRIGHT_PYTHON_GLOBAL_NODE := off
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help run test call check bench warm lock clean
+
+help:
+	@echo "run    serve on http://127.0.0.1:7860 (vendors without a key are played by sims)"
+	@echo "call   one test call through the sims, with its timeline"
+	@echo "test   the whole test suite"
+	@echo "check  format, lint, types, import arrows"
+	@echo "bench  measure against a plain Pipecat bot"
+	@echo "warm   render every fixed line into the audio cache"
+	@echo "lock   compile requirements/ from pyproject.toml"
+
+run: $(VENV)/.run
+	$(FIRSTRING) serve $(ARGS)
+
+call: $(VENV)/.run
+	$(FIRSTRING) call $(ARGS)
+
+warm: $(VENV)/.run
+	$(FIRSTRING) warm $(ARGS)
+
+bench: $(VENV)/.dev
+	$(FIRSTRING) bench $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+# One resolution for every Python and platform we run on; no index address ends up in the files.
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
+	pyproject.toml --extra sims
+
+lock: $(VENV)/.dev
+	$(UV_COMPILE) --output-file requirements/run.txt
+	$(UV_COMPILE) --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	"First Ring needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + \
+	". If another one is installed, name it: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@# Debian keeps ensurepip in a package of its own; the system's pip can fill the environment too.
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	@touch $@
+
+INSTALL = if [ -x $(BIN)/pip ]; then $(BIN)/python -m pip install $(1); \
+	else $(PYTHON) -m pip --python $(BIN)/python install $(1); fi
+PIP_OPTIONS := --quiet --disable-pip-version-check --require-hashes
+
+$(VENV)/.run: requirements/run.txt | $(VENV)/.made
+	@echo "installing $< into $(VENV) (a minute or two, once)"
+	@$(call INSTALL,$(PIP_OPTIONS) -r $<)
+	@touch $@
+
+# dev.txt holds everything that run.txt does.
+$(VENV)/.dev: requirements/dev.txt | $(VENV)/.made
+	@echo "installing $< into $(VENV) (a minute or two, once)"
+	@$(call INSTALL,$(PIP_OPTIONS) -r $<)
+	@touch $(VENV)/.run $@
