@@ -166,7 +166,11 @@ class CartesiaSim(VoiceVendorSim):
         refusal = self._refuse(request)
         if refusal is not None:
             return refusal
-        voices = [_voice(voice_id, name) for voice_id, name in VOICES.items()]
+        # The official client asks for the page after the last voice until it gets an empty one.
+        ids = list(VOICES)
+        after = request.query.get("starting_after")
+        listed = ids[ids.index(after) + 1 :] if after in VOICES else ids
+        voices = [_voice(voice_id, VOICES[voice_id]) for voice_id in listed]
         return web.json_response({"data": voices, "has_more": False, "next_page": None})
 
     async def _get_voice(self, request: web.Request) -> web.Response:
