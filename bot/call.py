@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from loguru import logger
+from pipecat.audio.dtmf.types import KeypadEntry
 from pipecat.flows import Flow, FlowManager
-from pipecat.frames.frames import ControlFrame, InterruptionWorkerFrame, TTSSpeakFrame
+from pipecat.frames.frames import ControlFrame, Frame, InputDTMFFrame, InterruptionWorkerFrame, TTSSpeakFrame
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.processors.frameworks.rtvi.frames import RTVIServerMessageFrame
 from pipecat.workers.runner import WorkerRunner
 
 from bot.agent import Agent
@@ -45,6 +47,7 @@ RELEASE_LIMIT_S = 2.0
 _CANCEL_LIMIT_S = 1.2
 _CARRIER_TAIL_S = 0.3
 """Played at the carrier is not yet heard at the ear."""
+_KEYS = frozenset(entry.value for entry in KeypadEntry)
 
 
 class Channel(enum.StrEnum):
@@ -140,6 +143,7 @@ class Call:
         self._last_sign_s = self.times.began_s
         self.release_s = 0.0
         """How long the release took."""
+        self._marks_lost = 0
 
     @property
     def duration_s(self) -> float:
@@ -147,6 +151,11 @@ class Call:
         if self.times.line_s is None:
             return 0.0
         return (self.times.ended_s or self._loop.time()) - self.times.line_s
+
+    @property
+    def marks_lost(self) -> int:
+        """Marks that the line never returned."""
+        return self._marks_lost
 
     # What others do with it
 
@@ -165,6 +174,7 @@ class Call:
         self._set_state(CallState.LIVE)
         self._line_up.set()
         self.times.line_s = self._last_sign_s = self._loop.time()
+        self.turns.line_up(self.times.line_s)
         self._graph.playout.connect(wire)
         await self.say(self.setup.agent.config.greeting)
 
@@ -172,6 +182,11 @@ class Call:
         """Take the caller's next audio: s16le mono at the call's rate."""
         if self._graph is not None:
             await self._graph.caller.feed(pcm)
+
+    async def press(self, digit: str) -> None:
+        """The caller pressed a key: one of 0-9, *, #, A-D (which Pipecat does not know)."""
+        if self._graph is not None and digit in _KEYS:
+            await self._graph.caller.push_frame(InputDTMFFrame(KeypadEntry(digit)))
 
     def mark_played(self, name: str) -> None:
         """The line says that what was sent before mark `name` was played."""
@@ -290,6 +305,8 @@ class Call:
         self.turns.ended(self.times.ended_s)
         if self._recorder is not None and self._recording is not None:
             await self._recorder.close(end_samples=self._recording.now_samples)
+        if self._graph is not None:
+            self._marks_lost = self._graph.playout.marks_lost
         self._graph = None  # a call that is kept for the owner's pages keeps no pipeline
         self._set_state(CallState.ENDED)
         self.ended.set()
@@ -330,8 +347,9 @@ class Call:
         async def on_started(*_: Any) -> None:
             await flow_manager.initialize(self.setup.flow.initial_node)
 
-        async def on_last_word(*_: Any) -> None:
-            self.end(EndReason.AGENT_ENDED)
+        async def on_reached_end(_: PipelineWorker, frame: Frame) -> None:
+            if isinstance(frame, LastWordFrame):  # the flow has others reported
+                self.end(EndReason.AGENT_ENDED)
 
         async def on_idle(*_: Any) -> None:
             await self._reprompt()
@@ -341,7 +359,7 @@ class Call:
             self._reprompts = 0
 
         worker.add_event_handler("on_pipeline_started", on_started)
-        worker.add_event_handler("on_frame_reached_downstream", on_last_word)
+        worker.add_event_handler("on_frame_reached_downstream", on_reached_end)
         graph.aggregators.user_half.add_event_handler("on_user_turn_idle", on_idle)
         graph.aggregators.user_half.add_event_handler("on_user_turn_stopped", on_sign)
 
@@ -387,6 +405,10 @@ class Call:
     def _on_turn(self, record: TurnRecord) -> None:
         if self.setup.on_turn is not None:
             self.setup.on_turn(record)
+        if self.setup.rtvi and self._graph is not None and self.state is CallState.LIVE:
+            message = RTVIServerMessageFrame(data={"type": "turn", "turn": record.to_json()})
+            worker = self._graph.worker
+            worker.create_task(worker.queue_frame(message), "turn_message")
 
     def _require_graph(self) -> CallGraph:
         if self._graph is None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from bot.doctor import Finding
 
 app = typer.Typer(
-    name="firstring", help="A phone agent a small business can trust with its line.", no_args_is_help=True
+    name="firstring",
+    help="A phone agent a small business can trust with its line.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 _out = Console(soft_wrap=True, highlight=False)
 _errors = Console(soft_wrap=True, highlight=False, stderr=True)
@@ -66,8 +70,8 @@ def doctor(
     _log_at("ERROR")
     from bot.doctor import Verdict, examine
 
-    with _ready(profile) as (settings, agents, plan):
-        findings = asyncio.run(examine(settings, agents, plan))
+    with _ready(profile) as ready:
+        findings = asyncio.run(examine(ready.settings, ready.agents, ready.plan))
     _print_findings(findings)
     if any(finding.verdict is Verdict.FAULT for finding in findings):
         raise typer.Exit(1)
@@ -78,13 +82,14 @@ def serve(
     profile: Annotated[str, typer.Option(help="Timing of the sims, where no key is set.")] = "realistic",
 ) -> None:
     """Answer calls. Vendors without a key are played by sims."""
-    with _ready(profile) as (settings, _, plan):
+    with _ready(profile) as ready:
         from bot.serve import serve as run_server
 
-        for vendor, source in plan.items():
+        for vendor, source in ready.plan.items():
             if source is VendorSource.SIM:
                 _errors.print(f"{vendor.value}: no key set, played by a sim")
-        run_server(settings)
+        _errors.print(f"open http://{ready.settings.host}:{ready.settings.port}/")
+        run_server(ready.settings, ready.environment)
 
 
 @app.command()
@@ -95,7 +100,7 @@ def call(
     """Run one test call through the sims and print its timeline; exit 1 if the call failed."""
     settings = _settings()
     _log_at("WARNING")
-    from bot.testcall import run_test_call
+    from bot.test_call import run_test_call
 
     raise typer.Exit(run_test_call(settings, scenario=scenario, as_json=as_json))
 
@@ -103,10 +108,10 @@ def call(
 @app.command()
 def warm() -> None:
     """Render every fixed line of every agent into the audio cache."""
-    with _ready("instant") as (settings, _, _):
-        from bot.warm import warm as render
+    with _ready("instant") as ready:
+        from bot.voice_lines import warm_all
 
-        raise typer.Exit(render(settings))
+        raise typer.Exit(asyncio.run(warm_all(ready.settings)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -115,7 +120,15 @@ def bench(context: typer.Context) -> None:
     raise typer.Exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 - our own module
 
 
-Ready = tuple[Settings, "Mapping[str, Agent]", Mapping[Vendor, VendorSource]]
+@dataclass(frozen=True)
+class Ready:
+    """Everything a command needs to begin."""
+
+    settings: Settings
+    agents: "Mapping[str, Agent]"
+    plan: Mapping[Vendor, VendorSource]
+    environment: Mapping[str, str]
+    """Settings that the sims brought along."""
 
 
 @contextmanager
@@ -139,7 +152,8 @@ def _ready(profile: str) -> Generator[Ready]:
         _refuse(missing)
     try:
         with sims_for(plan, profile=profile) as environment:
-            yield load_settings_with(environment) if environment else settings, agents, plan
+            ready = load_settings_with(environment) if environment else settings
+            yield Ready(ready, agents, plan, environment)
     except SimProcessError as error:
         _refuse([str(error)])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.aggregators.dtmf_aggregator import DTMFAggregator
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import (
     LLMAssistantAggregator,
@@ -120,6 +121,7 @@ def build_graph(parts: GraphParts) -> CallGraph:
             caller,
             stt,  # the caller's audio ends here
             TranscriptTap(parts.turns),
+            DTMFAggregator(),  # keys become words
             aggregators.user_half,
             llm,
             ReplyTap(parts.turns),

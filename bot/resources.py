@@ -1,5 +1,6 @@
 """What all calls of one process share. Built once before the first call, closed after the last."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,7 +65,7 @@ class Resources:
         await self.clients.aclose()
         self.audio.close()
         self.models.close()
-        self.disk.close(timeout_s=2.0)
+        await asyncio.to_thread(self.disk.close, 2.0)
 
     def services(self, agent: Agent, rate_hz: int) -> ServiceContext:
         """Return what the builders of one call's services need."""

@@ -203,6 +203,9 @@ class Settings(BaseSettings):
         BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
     ] = "INFO"
 
+    prometheus_multiproc_dir: Path | None = None
+    """Set by `firstring serve` for its worker processes; read by prometheus_client too."""
+
     deepgram: DeepgramSettings = DeepgramSettings()
     anthropic: AnthropicSettings = AnthropicSettings()
     elevenlabs: ElevenLabsSettings = ElevenLabsSettings()

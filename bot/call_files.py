@@ -1,0 +1,34 @@
+"""What an ended call leaves on disk beside its recording: `timeline.json` and `transcript.txt`."""
+
+from loguru import logger
+
+from bot.call import Call
+from bot.timeline import CallTimeline, write_timeline, write_transcript
+
+
+def call_timeline(call: Call) -> CallTimeline:
+    """Return a call as its timeline is saved and printed."""
+    return CallTimeline(
+        call_sid=call.setup.call_sid,
+        agent=call.setup.agent.slug,
+        channel=call.setup.channel.value,
+        started_at=call.times.started_at.isoformat(),
+        duration_s=call.duration_s,
+        turns=call.turns.turns(),
+        counts=call.turns.counts,
+        ended_reason=str(call.end_reason),
+    )
+
+
+def write_call_files(call: Call) -> None:
+    """Write both files; blocks. A disk that refuses is logged: the call is over all the same."""
+    folder = call.setup.folder
+    if folder is None:
+        return
+    timeline = call_timeline(call)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_timeline(folder / "timeline.json", timeline)
+        write_transcript(folder / "transcript.txt", timeline)
+    except OSError as error:
+        logger.error("call {} left no timeline: {}", call.setup.call_sid, error)

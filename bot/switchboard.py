@@ -1,0 +1,379 @@
+"""All calls of one worker process: let in, prepared while they ring, put on their line, listed, drained.
+
+Owns the task of every call. Knows Twilio's protocol only through `telephony`; knows nothing of HTTP.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from loguru import logger
+from pipecat.transports.base_transport import TransportParams
+from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
+from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
+
+from bot.browser_wire import BrowserWire
+from bot.call import Call, CallSetup, CallState, Channel, EndReason
+from bot.call_files import write_call_files
+from bot.flow_check import CheckedAgent
+from bot.lines import fixed_lines
+from bot.metrics import Metrics
+from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
+from processors.turn_record import Line, TurnRecord
+from telephony import twiml, ulaw
+from telephony.admission import Admission, AdmissionVerdict, Refused
+from telephony.media import DtmfEvent, MediaEvent, StartEvent
+from telephony.phone_line import LineClosedError, PhoneLine, Socket
+from telephony.rest import TwilioRest
+from telephony.signature import PublicAddress
+
+MEDIA_PATH = "/twilio/media"
+AFTER_STREAM_PATH = "/twilio/after-stream"
+START_LIMIT_S = 5.0
+"""A media socket that has not started a known call by then is closed."""
+KEPT_CALLS = 200
+"""Ended calls that stay listed; their files stay on disk."""
+POLICY_VIOLATION = 1008
+
+
+class NotAdmittedError(Exception):
+    """A browser call was refused."""
+
+
+class Switchboard:
+    """Use as an async context manager: leaving it ends every call."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        *,
+        admission: Admission,
+        rest: TwilioRest,
+        address: PublicAddress,
+        metrics: Metrics,
+    ) -> None:
+        """Create an empty switchboard.
+
+        Args:
+            resources: Shared by all calls.
+            admission: Who gets in.
+            rest: Ends calls at the carrier.
+            address: Where Twilio finds us.
+            metrics: Counts.
+        """
+        self._resources = resources
+        self._admission = admission
+        self._rest = rest
+        self._address = address
+        self._metrics = metrics
+        self._live: dict[str, Call] = {}
+        self._kept: deque[Call] = deque(maxlen=KEPT_CALLS)
+        self._tasks = asyncio.TaskGroup()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._sweeper = self._tasks.create_task(self._let_go_of_the_unclaimed(), name="sweeper")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._sweeper.cancel()
+        for call in list(self._live.values()):
+            call.end(EndReason.SERVER_STOPPING)
+        await self._tasks.__aexit__(kind, error, traceback)
+
+    # Phone
+
+    def answer(self, *, call_sid: str, called: str, caller: str) -> str:
+        """Answer a voice webhook: connect the call to our media socket, or say why not. Returns TwiML."""
+        agent = self._agent_of(called) or self._agent_of(caller)
+        if agent is None:
+            logger.warning("call to a number that no agent has: refused")
+            self._metrics.call_refused(AdmissionVerdict.UNKNOWN_NUMBER)
+            return twiml.reject(twiml.RejectReason.REJECTED)
+        admitted = self._admission.reserve(call_sid, agent.agent.slug, time.time())
+        if isinstance(admitted, Refused):
+            self._metrics.call_refused(admitted.reason)
+            logger.warning("call refused: {}", admitted.reason)
+            language = agent.agent.config.language
+            return twiml.say_and_hang_up(fixed_lines(language).overflow, language=language)
+        if not admitted.is_repeated:
+            self._start_phone_call(call_sid, agent, caller)
+        return twiml.connect_stream(
+            self._address.ws(MEDIA_PATH), self._address.http(AFTER_STREAM_PATH), {"token": admitted.token}
+        )
+
+    async def take_media(self, socket: Socket) -> None:
+        """Serve one accepted media socket until its call or the socket ends."""
+        line = PhoneLine(socket)
+        try:
+            start = await line.start(START_LIMIT_S)
+        except LineClosedError as error:
+            logger.warning("media socket closed: {}", error)
+            self._metrics.media_fault("no_start")
+            await line.close(POLICY_VIOLATION)
+            return
+        finally:
+            self._count_faults(line)
+        claim = self._admission.claim(start.custom_parameters.get("token"), start.call_sid, time.time())
+        if not claim.is_accepted or claim.agent is None:
+            logger.warning("media socket refused: token {}", claim.verdict)
+            self._metrics.media_fault(f"token_{claim.verdict}")
+            await line.close(POLICY_VIOLATION)
+            return
+        call = self._live.get(start.call_sid)
+        if call is None:
+            call = self._start_phone_call(start.call_sid, self._resources.agents[claim.agent], "")
+        await self._hold_line(call, line, start)
+
+    def carrier_says_ended(self, call_sid: str) -> None:
+        """The carrier's status callback: the call is over, whether or not its socket has noticed."""
+        call = self._live.get(call_sid)
+        if call is not None:
+            call.end(EndReason.CALLER_HUNG_UP)
+
+    async def _hold_line(self, call: Call, line: PhoneLine, start: StartEvent) -> None:
+        with logger.contextualize(call=start.call_sid):
+            await call.put_on(line)
+            listening = asyncio.ensure_future(self._listen(call, line))
+            over = asyncio.ensure_future(call.ended.wait())
+            try:
+                await asyncio.wait({listening, over}, return_when=asyncio.FIRST_COMPLETED)
+                call.end(EndReason.CALLER_HUNG_UP)
+                await over
+            finally:
+                listening.cancel()
+                over.cancel()
+                self._count_faults(line)
+                await line.close()
+
+    async def _listen(self, call: Call, line: PhoneLine) -> None:
+        async for event in line.events():
+            if isinstance(event, MediaEvent):
+                await call.hear(ulaw.decode(event.ulaw))
+            elif isinstance(event, DtmfEvent):
+                await call.press(event.digit)
+            else:
+                call.mark_played(event.name)
+
+    def _start_phone_call(self, call_sid: str, agent: CheckedAgent, caller: str) -> Call:
+        return self._start(
+            CallSetup(
+                call_sid=call_sid,
+                agent=agent.agent,
+                flow=agent.flow,
+                channel=Channel.PHONE,
+                rate_hz=PHONE_RATE_HZ,
+                caller_number=caller,
+                hang_up=partial(self._rest.hang_up, call_sid),
+                on_turn=partial(self._metrics.turn, agent=agent.agent.slug, channel=Channel.PHONE),
+                folder=self._resources.settings.recordings_url / call_sid,
+            )
+        )
+
+    # Browser
+
+    async def take_browser(self, connection: SmallWebRTCConnection, agent_slug: str) -> str:
+        """Start a call with a browser.
+
+        Returns:
+            The call's SID.
+
+        Raises:
+            NotAdmittedError: If there is no room or no such agent.
+        """
+        agent = self._resources.agents.get(agent_slug)
+        if agent is None:
+            known = ", ".join(self._resources.agents)
+            raise NotAdmittedError(f"there is no agent {agent_slug!r}; there is: {known}")
+        call_sid = f"WB{uuid4().hex}"
+        admitted = self._admission.reserve(call_sid, agent_slug, time.time())
+        if isinstance(admitted, Refused):
+            self._metrics.call_refused(admitted.reason)
+            raise NotAdmittedError(f"no line is free: {admitted.reason}")
+        self._admission.claim(admitted.token, call_sid, time.time())
+        transport = SmallWebRTCTransport(
+            connection,
+            TransportParams(
+                audio_in_enabled=True, audio_out_enabled=True, audio_out_sample_rate=BROWSER_RATE_HZ
+            ),
+        )
+        call = self._start(self._browser_setup(call_sid, agent, transport))
+        self._follow(transport, call)
+        return call_sid
+
+    def _browser_setup(
+        self, call_sid: str, agent: CheckedAgent, transport: SmallWebRTCTransport
+    ) -> CallSetup:
+        return CallSetup(
+            call_sid=call_sid,
+            agent=agent.agent,
+            flow=agent.flow,
+            channel=Channel.BROWSER,
+            rate_hz=BROWSER_RATE_HZ,
+            caller_number="browser",
+            transport_in=(transport.input(),),
+            transport_out=(transport.output(),),
+            rtvi=True,
+            on_turn=partial(self._metrics.turn, agent=agent.agent.slug, channel=Channel.BROWSER),
+            folder=self._resources.settings.recordings_url / call_sid,
+        )
+
+    def _follow(self, transport: SmallWebRTCTransport, call: Call) -> None:
+        wire = BrowserWire(transport.output(), rate_hz=BROWSER_RATE_HZ, on_played=call.mark_played)
+
+        async def play() -> None:
+            playing = asyncio.ensure_future(wire.run())
+            await call.ended.wait()
+            playing.cancel()
+
+        async def on_connected(*_: Any) -> None:
+            self._tasks.create_task(play(), name="browser_wire")
+            await call.put_on(wire)
+
+        async def on_disconnected(*_: Any) -> None:
+            call.end(EndReason.CALLER_HUNG_UP)
+
+        transport.add_event_handler("on_client_connected", on_connected)
+        transport.add_event_handler("on_client_disconnected", on_disconnected)
+
+    # All calls
+
+    @property
+    def agents(self) -> list[str]:
+        """Return the agents' slugs."""
+        return list(self._resources.agents)
+
+    @property
+    def default_agent(self) -> str:
+        """Return the agent that a browser gets when it names none."""
+        return self.agents[0]
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new calls are refused because the process is about to stop."""
+        return self._admission.is_draining
+
+    @property
+    def live_calls(self) -> int:
+        """Calls that ring or run."""
+        return len(self._live)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuse new calls and wait until those that run have ended.
+
+        Returns:
+            False if some were still running after `timeout_s` seconds.
+        """
+        self._admission.drain()
+        logger.info("draining: {} calls", len(self._live))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def calls(self) -> list[Call]:
+        """Return the calls of this process, newest first."""
+        return [*reversed(self._live.values()), *reversed(self._kept)]
+
+    def find(self, call_sid: str) -> Call | None:
+        """Return a call of this process."""
+        return next((call for call in self.calls() if call.setup.call_sid == call_sid), None)
+
+    def _start(self, setup: CallSetup) -> Call:
+        call = Call(setup, self._resources)
+        self._live[setup.call_sid] = call
+        self._idle.clear()
+        self._metrics.call_began(setup.channel)
+        self._tasks.create_task(self._run(call), name=f"call {setup.call_sid}")
+        return call
+
+    async def _run(self, call: Call) -> None:
+        try:
+            await call.run()
+        except Exception as error:  # noqa: BLE001 - one call's failure must not end the others'
+            logger.exception("call {} failed: {}", call.setup.call_sid, error)
+        finally:
+            self._close_books(call)
+        await asyncio.to_thread(write_call_files, call)
+
+    def _close_books(self, call: Call) -> None:
+        setup = call.setup
+        self._live.pop(setup.call_sid, None)
+        self._admission.release(setup.call_sid)
+        self._kept.append(call)
+        self._metrics.call_ended(
+            agent=setup.agent.slug,
+            channel=setup.channel,
+            outcome=str(call.end_reason),
+            duration_s=call.duration_s,
+            longest_silence_s=call.turns.counts.longest_silence_s,
+        )
+        self._metrics.teardown(call.release_s)
+        self._metrics.marks_lost(call.marks_lost)
+        if not self._live:
+            self._idle.set()
+
+    async def _let_go_of_the_unclaimed(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            for call_sid in self._admission.expire(time.time()):
+                call = self._live.get(call_sid)
+                if call is not None and call.state is CallState.RINGING:
+                    call.end(EndReason.LINE_NEVER_CAME)
+
+    def _agent_of(self, number: str) -> CheckedAgent | None:
+        agents = self._resources.agents
+        for agent in agents.values():
+            if number in agent.agent.config.numbers:
+                return agent
+        # Whoever has one agent need not tell it its number before the first call.
+        return next(iter(agents.values())) if len(agents) == 1 else None
+
+    def _count_faults(self, line: PhoneLine) -> None:
+        for fault, count in line.stream.faults.items():
+            self._metrics.media_fault(fault, count)
+        line.stream.faults.clear()
+
+
+def call_view(call: Call, *, with_turns: bool) -> dict[str, Any]:
+    """Return a call as the page shows it."""
+    setup = call.setup
+    view: dict[str, Any] = {
+        "call_sid": setup.call_sid,
+        "agent": setup.agent.slug,
+        "from": setup.caller_number,
+        "channel": setup.channel,
+        "state": CallState.LIVE if call.state is CallState.ENDING else call.state,
+        "started_at": call.times.started_at.isoformat(),
+        "duration_s": round(call.duration_s, 3),
+        "ended_reason": call.end_reason,
+        "turns": call.turns.counts.turns,
+    }
+    if with_turns:
+        view["turns"] = [turn.to_json() for turn in _turns(call)]
+        view["transcript"] = [line_view(line) for line in call.turns.transcript_lines()]
+    return view
+
+
+def line_view(line: Line) -> Mapping[str, Any]:
+    """Return one line of a transcript as JSON."""
+    return {"who": line.who, "text": line.text, "at_s": line.at_s, "cut": line.cut}
+
+
+def _turns(call: Call) -> list[TurnRecord]:
+    running = call.turns.snapshot()
+    return [*call.turns.turns(), *([running] if running is not None else [])]

@@ -1,0 +1,306 @@
+"""The launcher: routes, lifespan, admission and drain. The one place that builds the object graph.
+
+Run it with `firstring serve`; nothing imports it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from loguru import logger
+from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
+from pipecat.transports.smallwebrtc.request_handler import (
+    IceCandidate,
+    SmallWebRTCPatchRequest,
+    SmallWebRTCRequest,
+    SmallWebRTCRequestHandler,
+)
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from bot.flow_check import load_checked_agents
+from bot.loop_lag import watch_loop_lag
+from bot.metrics import Metrics
+from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
+from bot.serve import draining
+from bot.settings import Settings, load_settings
+from bot.sim_calls import SimCallError, place_sim_call
+from bot.switchboard import AFTER_STREAM_PATH, MEDIA_PATH, NotAdmittedError, Switchboard, call_view
+from bot.voice_lines import warm
+from telephony import twiml
+from telephony.admission import Admission, FileClaimLedger, derive_secret
+from telephony.rest import TwilioCredentials, TwilioRest
+from telephony.signature import PublicAddress, SignatureChecker, SignatureVerdict
+
+VOICE_PATH = "/twilio/voice"
+STATUS_PATH = "/twilio/status"
+_WEB = Path(__file__).parent / "web"
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class BrowserOffer(BaseModel):
+    """`POST /webrtc/offer`."""
+
+    sdp: str
+    type: str
+    pc_id: str | None = None
+    restart_pc: bool | None = None
+    request_data: dict[str, Any] = {}
+
+
+class BrowserCandidate(BaseModel):
+    """One ICE candidate; an empty one ends the list."""
+
+    candidate: str
+    sdp_mid: str = "0"
+    sdp_mline_index: int = 0
+
+
+class BrowserCandidates(BaseModel):
+    """`PATCH /webrtc/offer`."""
+
+    pc_id: str
+    candidates: list[BrowserCandidate]
+
+
+class TestCallOrder(BaseModel):
+    """`POST /api/test-call`."""
+
+    scenario: str = "booking"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application of one worker process.
+
+    Args:
+        settings: Checked; vendors played by sims have their URLs and keys by now. None: of the environment.
+    """
+    settings = settings or load_settings()
+    address = PublicAddress(settings.public_url or f"http://127.0.0.1:{settings.port}")
+    signatures = SignatureChecker(_auth_token(settings), address)
+    metrics = Metrics.create(settings.prometheus_multiproc_dir)
+    peers = SmallWebRTCRequestHandler()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        resources = Resources.open(settings, load_checked_agents(settings.agents_dir))
+        async with TwilioRest(_credentials(settings), base_url=settings.twilio.base_url) as rest:
+            board = Switchboard(
+                resources,
+                admission=_admission(settings),
+                rest=rest,
+                address=address,
+                metrics=metrics,
+            )
+            app.state.board = board
+            app.state.is_warm = False
+            background = [
+                asyncio.create_task(watch_loop_lag(metrics.loop_lag), name="loop_lag"),
+                asyncio.create_task(_warm_all(app, resources), name="warm"),
+            ]
+            try:
+                async with board, draining(board.drain):
+                    yield
+            finally:
+                for task in background:
+                    task.cancel()
+                await peers.close()
+                await resources.close()
+
+    app = FastAPI(title="First Ring", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    _add_twilio_routes(app, signatures, metrics)
+    _add_browser_routes(app, peers)
+    _add_page_routes(app, settings, voice_url=address.http(VOICE_PATH))
+    _add_operator_routes(app, metrics)
+    return app
+
+
+def _add_twilio_routes(app: FastAPI, signatures: SignatureChecker, metrics: Metrics) -> None:
+    async def checked(request: Request) -> Any:
+        """Return the form of a request that Twilio signed; anything else is 403."""
+        query = f"?{request.url.query}" if request.url.query else ""
+        check = signatures.check_webhook(
+            path_and_query=request.url.path + query,
+            content_type=request.headers.get("content-type"),
+            body=await request.body(),
+            signature=request.headers.get("x-twilio-signature"),
+        )
+        if not check.is_valid:
+            metrics.media_fault(f"signature_{check.verdict}")
+            logger.warning("webhook {} refused: signature {}", request.url.path, check.verdict)
+            raise HTTPException(403)
+        return check.fields
+
+    @app.post(VOICE_PATH)
+    async def voice(request: Request) -> Response:
+        form = await checked(request)
+        called, caller = form.get("To", ""), form.get("From", "")
+        if form.get("Direction", "").startswith("outbound"):
+            called, caller = caller, called
+        board: Switchboard = request.app.state.board
+        try:
+            body = board.answer(call_sid=form["CallSid"], called=called, caller=caller)
+        except (KeyError, ValueError):
+            raise HTTPException(400) from None
+        return _twiml(body)
+
+    @app.post(AFTER_STREAM_PATH)
+    async def after_stream(request: Request) -> Response:
+        await checked(request)
+        return _twiml(twiml.hangup())
+
+    @app.post(STATUS_PATH)
+    async def status(request: Request) -> Response:
+        form = await checked(request)
+        if form.get("CallStatus") in ("completed", "busy", "failed", "no-answer", "canceled"):
+            request.app.state.board.carrier_says_ended(form.get("CallSid", ""))
+        return Response(status_code=204)
+
+    @app.websocket(MEDIA_PATH)
+    async def media(socket: WebSocket) -> None:
+        signature = socket.headers.get("x-twilio-signature")
+        verdict = signatures.check_upgrade(path=socket.url.path, signature=signature)
+        if verdict is not SignatureVerdict.VALID:
+            metrics.media_fault(f"signature_{verdict}")
+            await socket.close(1008)  # before accept: an HTTP 403
+            return
+        await socket.accept()
+        await socket.app.state.board.take_media(socket)
+
+
+def _add_browser_routes(app: FastAPI, peers: SmallWebRTCRequestHandler) -> None:
+    @app.post("/webrtc/offer")
+    async def offer(request: Request, body: BrowserOffer) -> Any:
+        board: Switchboard = request.app.state.board
+        refusal: list[str] = []
+
+        async def take(connection: SmallWebRTCConnection) -> None:
+            agent = str(body.request_data.get("agent") or board.default_agent)
+            try:
+                await board.take_browser(connection, agent)
+            except NotAdmittedError as error:
+                refusal.append(str(error))
+                await connection.disconnect()
+
+        answer = await peers.handle_web_request(
+            SmallWebRTCRequest(body.sdp, body.type, body.pc_id, body.restart_pc, body.request_data), take
+        )
+        if refusal:
+            return JSONResponse({"error": refusal[0]}, 503)
+        return answer
+
+    @app.patch("/webrtc/offer")
+    async def candidates(body: BrowserCandidates) -> Any:
+        found = [IceCandidate(c.candidate, c.sdp_mid, c.sdp_mline_index) for c in body.candidates]
+        await peers.handle_patch_request(SmallWebRTCPatchRequest(body.pc_id, found))
+        return {"status": "success"}
+
+
+def _add_page_routes(app: FastAPI, settings: Settings, *, voice_url: str) -> None:
+    uses_sims = urlsplit(settings.twilio.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+
+    @app.get("/")
+    @app.get("/client")
+    async def page() -> Response:
+        return FileResponse(_WEB / "index.html", headers=_PAGE_HEADERS)
+
+    @app.get("/api/calls")
+    async def calls(request: Request) -> Any:
+        board: Switchboard = request.app.state.board
+        return {
+            "calls": [call_view(call, with_turns=False) for call in board.calls()],
+            "sims": uses_sims,
+            "agents": board.agents,
+        }
+
+    @app.get("/api/calls/{call_sid}")
+    async def one_call(request: Request, call_sid: str) -> Any:
+        call = request.app.state.board.find(call_sid)
+        if call is None:
+            raise HTTPException(404)
+        return call_view(call, with_turns=True)
+
+    @app.get("/api/calls/{call_sid}/audio.wav")
+    async def audio(request: Request, call_sid: str) -> Response:
+        call = request.app.state.board.find(call_sid)
+        if call is None or not call.ended.is_set() or call.setup.folder is None:
+            raise HTTPException(404)
+        return FileResponse(call.setup.folder / "audio.wav", media_type="audio/wav")
+
+    @app.post("/api/test-call", status_code=202)
+    async def test_call(order: TestCallOrder) -> Any:
+        if not uses_sims:
+            return JSONResponse({"error": "Test calls need the sims; the telephone here is a real one."}, 409)
+        try:
+            call_sid = await place_sim_call(
+                settings.twilio.base_url, scenario=order.scenario, voice_url=voice_url
+            )
+        except SimCallError as error:
+            return JSONResponse({"error": str(error)}, 502)
+        return {"call_sid": call_sid}
+
+    app.mount("/static", StaticFiles(directory=_WEB), name="static")
+
+
+def _add_operator_routes(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/healthz")
+    async def healthz() -> Any:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz(request: Request) -> Response:
+        board: Switchboard = request.app.state.board
+        if board.is_draining:
+            return JSONResponse({"status": "draining", "calls": board.live_calls}, 503)
+        if not request.app.state.is_warm:
+            return JSONResponse({"status": "warming"}, 503)
+        return JSONResponse({"status": "ready", "calls": board.live_calls})
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        body, content_type = await asyncio.to_thread(metrics.exposition)
+        return Response(body, headers={"Content-Type": content_type})
+
+
+async def _warm_all(app: FastAPI, resources: Resources) -> None:
+    """Render what the audio cache lacks; until it is done the process is not ready, but it answers."""
+    for one in resources.agents.values():
+        for rate_hz in (PHONE_RATE_HZ, BROWSER_RATE_HZ):
+            failed = await warm(one.agent, resources.services(one.agent, rate_hz), resources.audio)
+            if failed:
+                logger.warning("{} lines of {} have no audio at {} Hz", failed, one.agent.slug, rate_hz)
+    app.state.is_warm = True
+
+
+def _admission(settings: Settings) -> Admission:
+    ledger = FileClaimLedger(settings.recordings_url.parent / "claims") if settings.workers > 1 else None
+    return Admission(max_calls=settings.max_calls, secret=derive_secret(_auth_token(settings)), ledger=ledger)
+
+
+def _auth_token(settings: Settings) -> str:
+    token = settings.twilio.auth_token
+    return token.get_secret_value() if token else ""
+
+
+def _credentials(settings: Settings) -> TwilioCredentials:
+    section = settings.twilio
+    secret = section.api_secret or section.auth_token
+    return TwilioCredentials(
+        account_sid=section.account_sid or "",
+        secret=secret.get_secret_value() if secret else "",
+        api_key_sid=section.api_key,
+    )
+
+
+def _twiml(body: str) -> Response:
+    return Response(body, media_type=twiml.CONTENT_TYPE)
