@@ -7,7 +7,7 @@ Source: twilio.com/docs/voice/twiml and the pages of each verb.
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urljoin
 from xml.etree import ElementTree as ET
 
@@ -207,15 +207,42 @@ def run(document: Document, base_url: str) -> Script:
         base_url: Absolute URL it came from, for relative URLs; empty for inline TwiML.
     """
     for _ in range(MAX_DOCUMENTS):
-        step = yield from _run_document(document)
-        if step is None:
+        fetch = yield from _run_document(resolve(document, base_url))
+        if fetch is None:
             return
-        # An action without a value means the current document, as for <Gather> and <Record>.
-        url = urljoin(base_url, step.url)
-        answer = yield Fetch(url, step.method, step.extra)
+        answer = yield fetch
         if not isinstance(answer, Document):
             return
-        document, base_url = answer, url
+        document, base_url = answer, fetch.url
+
+
+def resolve(document: Document, base_url: str) -> Document:
+    """Return `document` with every URL in it absolute; none can be made so when `base_url` is empty."""
+    return replace(document, verbs=tuple(_resolve_verb(verb, base_url) for verb in document.verbs))
+
+
+def _resolve_verb(verb: Verb, base_url: str) -> Verb:
+    match verb:
+        case Redirect():
+            return replace(verb, url=urljoin(base_url, verb.url))
+        case Connect() if verb.action:
+            return replace(verb, action=urljoin(base_url, verb.action))
+        case Dial():
+            targets = tuple(
+                replace(target, url=urljoin(base_url, target.url)) if target.url else target
+                for target in verb.targets
+            )
+            action = urljoin(base_url, verb.action) if verb.action else ""
+            return replace(verb, targets=targets, action=action)
+        case Record():
+            callback = verb.recording_status_callback
+            callback = urljoin(base_url, callback) if callback else ""
+            # Without an action, <Record> and <Gather> come back to their own document.
+            return replace(verb, action=urljoin(base_url, verb.action), recording_status_callback=callback)
+        case Gather():
+            return replace(verb, action=urljoin(base_url, verb.action))
+        case _:
+            return verb
 
 
 def _run_document(document: Document) -> Generator[Effect, Document | Done | None, Fetch | None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -59,7 +59,7 @@ class Media:
     async def clear(self) -> None:
         await self.send({"event": "clear", "streamSid": self.stream_sid})
 
-    async def send(self, message: dict[str, object]) -> None:
+    async def send(self, message: Mapping[str, object]) -> None:
         await self.socket.send_str(orjson.dumps(message).decode())
 
     async def until(self, event: str) -> dict[str, object]:
@@ -165,7 +165,7 @@ class Answering:
         return socket
 
 
-def scenario(*steps: dict[str, object], **options: object) -> Scenario:
+def scenario(*steps: Mapping[str, object], **options: object) -> Scenario:
     """Build a scenario in a line."""
     return Scenario.model_validate({"name": "test", "steps": steps, "max_s": 12.0} | options)
 

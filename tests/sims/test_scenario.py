@@ -36,7 +36,7 @@ def test_faults_name_file_line_and_rule_all_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "- a\n", "steps: [\n", "steps: []\n"])
 def test_what_is_no_scenario_is_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match="odd.yaml"):
+    with pytest.raises(ScenarioError, match=r"odd\.yaml"):
         load_scenario(write(tmp_path, text))
 
 

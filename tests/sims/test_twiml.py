@@ -25,6 +25,7 @@ from sims.twiml import (
     Stream,
     TwimlError,
     parse,
+    resolve,
     run,
 )
 
@@ -55,7 +56,7 @@ def test_reads_what_the_official_sdk_writes() -> None:
     response.say("One moment.", voice="Polly.Joanna")
     connect = SdkConnect(action="https://h/after", method="POST")
     stream = connect.stream(url="wss://h/media", name="s")
-    stream.parameter(name="token", value="abc")
+    stream.parameter(name="token", value="abc")  # pyright: ignore[reportAttributeAccessIssue] - SDK annotates too widely
     response.append(connect)
     dial = SdkDial(action="/dialled", timeout=12, caller_id="+15551110000")
     dial.number("+15552220000", url="/whisper")
@@ -160,7 +161,7 @@ def test_reject_is_only_obeyed_as_the_first_verb() -> None:
 
 def test_gather_with_keys_asks_its_action_and_without_falls_through() -> None:
     body = '<Gather numDigits="1" action="/g"><Say>Press 1</Say><Play>x</Play></Gather><Say>none</Say>'
-    gather = Gather((Say("Press 1"), Play("x")), "/g", num_digits=1)
+    gather = Gather((Say("Press 1"), Play("x")), "https://b.example/g", num_digits=1)
 
     pressed = effects(body, lambda e: Done({"Digits": "1"}) if isinstance(e, Gather) else None)
     silent = effects(body, lambda _: Done())
@@ -171,6 +172,21 @@ def test_gather_with_keys_asks_its_action_and_without_falls_through() -> None:
 
 def test_record_without_action_comes_back_to_its_own_document() -> None:
     assert effects("<Record/>")[-1] == Fetch("https://b.example/voice", "POST")
+
+
+def test_every_url_is_made_absolute() -> None:
+    document = read(
+        '<Dial action="d"><Number url="/w">+15550000001</Number><Number>+15550000002</Number></Dial>'
+        '<Record recordingStatusCallback="r"/>'
+    )
+    dial, record = resolve(document, "https://b.example/a/voice?x=1").verbs
+    assert dial == Dial(
+        (DialTarget("+15550000001", "https://b.example/w"), DialTarget("+15550000002")),
+        "https://b.example/a/d",
+    )
+    assert isinstance(record, Record)
+    assert record.recording_status_callback == "https://b.example/a/r"
+    assert record.action == "https://b.example/a/voice?x=1"
 
 
 def test_a_redirect_loop_ends() -> None:
