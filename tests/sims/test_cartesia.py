@@ -274,7 +274,7 @@ async def test_pipecat_speaks_a_turn(sim: CartesiaSim, synthesizer: SpeechSynthe
         LLMTextFrame("Hello there. "),
         LLMTextFrame("How are you?"),
         LLMFullResponseEndFrame(),
-        SleepFrame(0.5),
+        SleepFrame(0.3),
     )
     first = synthesizer.synthesize("Hello there.", voice="v", rate_hz=8000)
     second = synthesizer.synthesize("How are you?", voice="v", rate_hz=8000)
@@ -293,9 +293,9 @@ async def test_pipecat_speaks_a_line_at_the_realistic_pace(
     sim: CartesiaSim, synthesizer: SpeechSynthesizer
 ) -> None:
     sim.profile = PROFILES["realistic"]
-    frames = await speak(sim, TTSSpeakFrame(TEXT), SleepFrame(1.2))
-    assert audio_of(frames) == synthesizer.synthesize(TEXT, voice="v", rate_hz=8000).pcm
-    assert [word.text for word in words_of(frames)] == TEXT.split()
+    frames = await speak(sim, TTSSpeakFrame("Hello there."), SleepFrame(0.6))
+    assert audio_of(frames) == synthesizer.synthesize("Hello there.", voice="v", rate_hz=8000).pcm
+    assert [word.text for word in words_of(frames)] == ["Hello", "there."]
     assert not [frame for frame in frames if isinstance(frame, ErrorFrame)]
 
 
@@ -307,11 +307,11 @@ async def test_pipecat_interrupts(sim: CartesiaSim, synthesizer: SpeechSynthesiz
         LLMFullResponseStartFrame(),
         LLMTextFrame(text + " "),
         LLMTextFrame("And"),
-        SleepFrame(0.5),
-        InterruptionFrame(),
         SleepFrame(0.3),
+        InterruptionFrame(),
+        SleepFrame(0.1),
         TTSSpeakFrame("Yes?"),
-        SleepFrame(0.6),
+        SleepFrame(0.5),
     )
     cut_at = next(i for i, frame in enumerate(frames) if isinstance(frame, InterruptionFrame))
     before, after = frames[:cut_at], frames[cut_at:]
