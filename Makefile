@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FIRSTRING := $(BIN)/python -m bot.cli
 
-# pyright runs on the node that the pinned wheel brings, never on one it finds or downloads.
+# pyright and its node both come in pinned wheels; it looks for no other node and asks no one for news.
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
@@ -68,13 +68,19 @@ INSTALL = if [ -x $(BIN)/pip ]; then $(BIN)/python -m pip install $(1); \
 	else $(PYTHON) -m pip --python $(BIN)/python install $(1); fi
 PIP_OPTIONS := --quiet --disable-pip-version-check --require-hashes
 
-$(VENV)/.run: requirements/run.txt | $(VENV)/.made
+# `.venv/bin/firstring`, run from this folder.
+$(BIN)/firstring: | $(VENV)/.made
+	@printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom bot.cli import app\napp()\n' \
+	"$(CURDIR)/$(BIN)/python" "$(CURDIR)" > $@
+	@chmod +x $@
+
+$(VENV)/.run: requirements/run.txt | $(VENV)/.made $(BIN)/firstring
 	@echo "installing $< into $(VENV) (a minute or two, once)"
 	@$(call INSTALL,$(PIP_OPTIONS) -r $<)
 	@touch $@
 
 # dev.txt holds everything that run.txt does.
-$(VENV)/.dev: requirements/dev.txt | $(VENV)/.made
+$(VENV)/.dev: requirements/dev.txt | $(VENV)/.made $(BIN)/firstring
 	@echo "installing $< into $(VENV) (a minute or two, once)"
 	@$(call INSTALL,$(PIP_OPTIONS) -r $<)
 	@touch $(VENV)/.run $@
