@@ -398,6 +398,7 @@ class _Stream:
         self._state = _State.LISTENING
         self._recognitions = 0
         self._sha256 = hashlib.sha256()
+        self._reading: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = 0.0
@@ -412,11 +413,13 @@ class _Stream:
         self._idle_timer = self._loop.call_later(_IDLE_LIMIT_S, self._check_idle)
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._reading = tasks.create_task(self._read(), name="deepgram_read")
                 telling = tasks.create_task(self._tell(), name="deepgram_tell")
-                await self._read()
+                await asyncio.wait([self._reading, telling], return_when=asyncio.FIRST_COMPLETED)
                 if self._state is _State.CLOSING:
                     await asyncio.wait([telling], timeout=_SEND_LIMIT_S)
                 telling.cancel()
+                self._reading.cancel()
         finally:
             for timer in (self._timer, self._idle_timer):
                 if timer is not None:
@@ -566,17 +569,23 @@ class _Stream:
         for message in urgent:
             await self._send(message)
         if self._goodbye is not None:
-            code, reason = self._goodbye
-            await self._socket.close(code=code, message=reason)
+            await self._say_goodbye(*self._goodbye)
             return
         for event in self._transcript.advance(self._loop.time()):
             if isinstance(event, Ended):
                 await self._send(self._writer.metadata(self._sha256.hexdigest(), self._ears.audio_s))
-                await self._socket.close(code=1000)
+                await self._say_goodbye(1000, b"")
                 return
             self._count(event)
             await self._send(self._writer.event(event))
         self._arm()
+
+    async def _say_goodbye(self, code: int, reason: bytes) -> None:
+        """Close; the client's own close frame is waited for, which needs the reader out of the way."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        await self._socket.close(code=code, message=reason)
 
     async def _send(self, message: dict[str, Any] | str) -> None:
         data = message.encode() if isinstance(message, str) else orjson.dumps(message)
