@@ -114,9 +114,7 @@ def test_tools_of_a_folder_elsewhere_are_imported_from_their_file(tmp_path: Path
         (
             "- name: end_call",
             "- {name: end_call, transition_only: true, description: x}",
-            [
-                "flow.yaml:14: nodes.goodbye.functions[0]: function 'end_call' is transition_only and must"
-            ],
+            ["flow.yaml:14: nodes.goodbye.functions[0]: function 'end_call' is transition_only and must"],
         ),
         (
             BEFORE_TOOLS,
