@@ -4,38 +4,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
-from anthropic import AsyncAnthropic
-from pipecat.flows import Flow, FlowConfig, FlowManager
 from pipecat.frames.frames import LLMMessagesAppendFrame
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.aggregators.llm_context import LLMContext
-from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
-from pipecat.services.anthropic.llm import AnthropicLLMService
-from pipecat.services.llm_service import LLMService
 from pipecat.workers.runner import WorkerRunner
 
-from flows.business import Business, prompt_facts
 from flows.reception import tools
-from integrations.calendar import OpeningHours
-from integrations.calendar_sqlite import SqliteCalendar
-from integrations.messages_sqlite import SqliteMessageBook
-from sims.anthropic import AnthropicSim
 from sims.faults import FaultKind, FaultSpec
-from sims.profiles import PROFILES
+from tests.fakes.typed_call import FlowGraph, Office, build_flow_graph, open_office
 
 pytestmark = pytest.mark.real_time
 
-ZONE = ZoneInfo("America/Chicago")
-NOW = datetime(2026, 11, 21, 9, 30, tzinfo=ZONE)
-HOURS = OpeningHours.parse({"mon-fri": "08:00-18:00", "sat": "09:00-13:00"})
-FLOW_FILE = Path(tools.__file__).with_name("flow.yaml")
 PHONE = "eight five oh, five five five, oh one nine nine"
 
 
@@ -43,18 +24,15 @@ PHONE = "eight five oh, five five five, oh one nine nine"
 class TypedCall:
     """One call whose caller types."""
 
-    sim: AnthropicSim
-    worker: PipelineWorker
-    manager: FlowManager
-    calendar: SqliteCalendar
-    messages: SqliteMessageBook
-    ended: list[bool] = field(default_factory=list[bool])
+    office: Office
+    graph: FlowGraph
+    ended: asyncio.Event
     said: list[str] = field(default_factory=list[str])
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def say(self, text: str, until: str | Callable[[], bool]) -> None:
         """The caller types `text`; returns once the agent's words hold `until`, or it is true."""
-        await self.worker.queue_frame(
+        await self.graph.worker.queue_frame(
             LLMMessagesAppendFrame(messages=[{"role": "user", "content": text}], run_llm=True)
         )
         heard = len(self.said)
@@ -72,50 +50,25 @@ class TypedCall:
 
 @asynccontextmanager
 async def typed_call(folder: Path) -> AsyncGenerator[TypedCall]:
-    async with (
-        AnthropicSim(PROFILES["instant"]) as sim,
-        AsyncAnthropic(api_key="k", base_url=sim.base_url, max_retries=0, timeout=5) as client,
-    ):
-        llm: LLMService[Any] = AnthropicLLMService(
-            api_key="k",
-            client=client,
-            settings=AnthropicLLMService.Settings(model="claude-haiku-4-5", enable_prompt_caching=True),
-        )
-        pair = LLMContextAggregatorPair(LLMContext())
-        worker = PipelineWorker(Pipeline([pair.user(), llm, pair.assistant()]), enable_rtvi=False)
-        flow = Flow(FlowConfig.from_file(FLOW_FILE), handlers=tools)
-        manager = FlowManager(
-            llm=llm, context_aggregator=pair, worker=worker, global_functions=flow.global_functions
-        )
-        calendar = SqliteCalendar(
-            folder / "books.db", hours=HOURS, timezone=ZONE, now=lambda: NOW, deadline_s=5
-        )
-        messages = SqliteMessageBook(folder / "books.db", timezone=ZONE, deadline_s=5)
-        call = TypedCall(sim, worker, manager, calendar, messages)
-
-        def request_end() -> None:
-            call.ended.append(True)
-            call.changed.set()
+    ended = asyncio.Event()
+    async with open_office(folder) as office:
+        graph = build_flow_graph(office, ended.set)
+        call = TypedCall(office, graph, ended)
 
         async def on_turn(_: Any, message: Any) -> None:
             call.said.append(message.content)
             call.changed.set()
 
-        pair.assistant().add_event_handler("on_assistant_turn_stopped", on_turn)
-        business = Business(calendar, messages, ZONE, HOURS, "CA1", "+18505550142", lambda: NOW, request_end)
-        manager.state["business"] = business
-        manager.state.update(prompt_facts(business))
+        graph.aggregators.assistant().add_event_handler("on_assistant_turn_stopped", on_turn)
         runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(worker)
+        await runner.add_workers(graph.worker)
         running = asyncio.create_task(runner.run())
-        await manager.initialize(flow.initial_node)
+        await graph.manager.initialize(graph.flow.initial_node)
         try:
             yield call
         finally:
-            await worker.cancel()
+            await graph.worker.cancel()
             await running
-            await calendar.close()
-            await messages.close()
 
 
 async def test_a_booking_ends_in_the_book_in_the_right_zone_and_the_call_ends(tmp_path: Path) -> None:
@@ -125,11 +78,12 @@ async def test_a_booking_ends_in_the_book_in_the_right_zone_and_the_call_ends(tm
         await call.say("The first one.", "What name")
         await call.say("Maria Lopez.", "What phone number")
         await call.say(PHONE, "Shall I book it?")
-        assert await call.calendar.bookings() == []
+        assert await call.office.calendar.bookings() == []
         await call.say("Yes, please.", "You're booked for Wednesday, November 25th at eight AM")
-        await call.say("No, that's all. Goodbye.", lambda: bool(call.ended))
-        await call.wait(lambda: "Goodbye" in " ".join(call.said), "the end")
-        (booking,) = await call.calendar.bookings()
+        await call.say("No, that's all. Goodbye.", "Goodbye")
+        async with asyncio.timeout(5):
+            await call.ended.wait()
+        (booking,) = await call.office.calendar.bookings()
     assert booking.slot.start.isoformat() == "2026-11-25T08:00:00-06:00"
     assert (booking.slot.service.name, booking.name, booking.phone) == (
         "cleaning",
@@ -142,7 +96,7 @@ async def test_the_prompt_is_one_stable_prefix_and_the_facts_are_filled_in(tmp_p
     async with typed_call(tmp_path) as call:
         await call.say("When are you open?", "Saturday nine AM to one PM")
         await call.say("And where are you?", "412 Harrison Avenue")
-        first, second = (request.body for request in call.sim.requests)
+        first, second = (request.body for request in call.office.sim.requests)
     assert (first["system"], first["tools"]) == (second["system"], second["tools"])
     assert "{{" not in first["system"][0]["text"]
     assert "November" not in first["system"][0]["text"]  # what changes stands behind the cached part
@@ -157,9 +111,9 @@ async def test_a_booking_confirmed_twice_is_one_booking(tmp_path: Path) -> None:
         await call.say(PHONE, "Shall I book it?")
         await call.say("Yes.", "You're booked")
         wish = {"start": "2026-11-24T08:00", "name": "Maria Lopez", "phone": "8505550199", "confirmed": True}
-        again, _ = await tools.book_appointment(call.manager, **wish)
+        again, _ = await tools.book_appointment(call.graph.manager, **wish)
         assert again["status"] == "booked"
-        assert len(await call.calendar.bookings()) == 1
+        assert len(await call.office.calendar.bookings()) == 1
 
 
 async def test_a_message_is_written_down(tmp_path: Path) -> None:
@@ -168,14 +122,15 @@ async def test_a_message_is_written_down(tmp_path: Path) -> None:
         await call.say("This is Maria Lopez.", "What phone number")
         await call.say("The number I'm calling from.", "Is that right?")
         await call.say("Yes.", "passed that on")
-        (message,) = await call.messages.messages()
+        (message,) = await call.office.messages.messages()
     assert (message.text, message.phone, message.call_sid) == ("my crown fell out.", "+18505550142", "CA1")
 
 
 async def test_the_flow_goes_on_after_the_model_failed(tmp_path: Path) -> None:
     async with typed_call(tmp_path) as call:
-        call.sim.faults.arm(FaultSpec(kind=FaultKind.OVERLOADED, count=1))
+        call.office.sim.faults.arm(FaultSpec(kind=FaultKind.OVERLOADED, count=1))
         await call.say(
-            "A cleaning on Tuesday please.", lambda: call.sim.stats["status_529"] == 1 or bool(call.said)
+            "A cleaning on Tuesday please.",
+            lambda: call.office.sim.stats["status_529"] == 1 or bool(call.said),
         )
         await call.say("Hello?", "Which would you like?")
