@@ -17,6 +17,7 @@ only what it touches. What it does not know it says so; it never invents a tool,
 """
 
 import enum
+import functools
 import json
 import math
 import re
@@ -71,7 +72,7 @@ def reply(request: Mapping[str, Any]) -> list[Block]:
     Returns:
         At least one block; at most one tool call, which stands last.
     """
-    tools = tuple(_parse_tool(tool) for tool in request.get("tools") or ())
+    tools = tuple(_parse_tool(json.dumps(tool)) for tool in request.get("tools") or ())
     system = _text_of(request.get("system"))
     events = list(_events(request.get("messages") or ()))
     return _Mind(tools, _facts(system)).answer(events)
@@ -632,7 +633,9 @@ def _facts(prompt: str) -> dict[str, str]:
     }
 
 
-def _parse_tool(tool: Mapping[str, Any]) -> _Tool:
+@functools.lru_cache(maxsize=256)  # the same few tools come with every request
+def _parse_tool(tool_json: str) -> _Tool:
+    tool = json.loads(tool_json)
     name = str(tool["name"])
     description = " ".join(str(tool.get("description", "")).split())
     schema = tool.get("input_schema") or {}

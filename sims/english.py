@@ -4,6 +4,7 @@ Pure functions over one utterance, spelled out or as a transcriber formats it. F
 nothing here knows a business.
 """
 
+import functools
 import re
 
 
@@ -112,6 +113,7 @@ _MESSAGE_LEAD = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=4096)  # a brain that replays its conversation asks for the same words again
 def plain(text: str) -> str:
     """Lower-case, punctuation gone (but `:`, `/` and apostrophes), greetings of the day gone."""
     text = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
@@ -257,11 +259,11 @@ def choice(text: str, count: int) -> int | None:
     return None
 
 
-def stems(text: str) -> set[str]:
+@functools.lru_cache(maxsize=1024)
+def stems(text: str) -> frozenset[str]:
     """Content words, roughly stemmed."""
-    return {
-        _stem(word) for word in re.findall(r"[a-z]+", plain(text).replace("'", "")) if word not in _STOP_WORDS
-    }
+    words = re.findall(r"[a-z]+", plain(text).replace("'", ""))
+    return frozenset(_stem(word) for word in words if word not in _STOP_WORDS)
 
 
 _STOP_WORDS = frozenset(
