@@ -39,6 +39,8 @@ _FLOOR_MAX_DB = -35.0
 _ONSET_FRAMES = 15
 _ONSET_LOUD_FRAMES = 9
 _PAUSE_FRAMES = 25
+_TAIL_FRAMES = 8
+"""Quiet frames that still belong to the last word; a recogniser makes words of the noise after it."""
 _LONGEST_FRAMES = 600
 """Twelve seconds: longer speech is cut."""
 _PREROLL_FRAMES = 30
@@ -46,6 +48,7 @@ _BATCH_FRAMES = 5
 _OUTBOX_MESSAGES = 512
 """Messages that may wait for the process: 50 s of one speaker's audio."""
 _MAX_DEATHS = 3
+_LONGEST_ANSWER_BYTES = 64 * 1024
 _EXIT_LIMIT_S = 1.0
 
 
@@ -55,6 +58,8 @@ class Gate(enum.Enum):
     QUIET = "quiet"
     BEGAN = "began"
     SPEECH = "speech"
+    PAUSE = "pause"
+    """Part of the utterance if it goes on."""
     ENDED = "ended"
 
 
@@ -66,7 +71,7 @@ class SpeechGate:
 
     def __init__(self) -> None:
         """Start in silence."""
-        self._floor_db = -60.0
+        self._floor_db = _FLOOR_MAX_DB
         self._recent: deque[bool] = deque(maxlen=_ONSET_FRAMES)
         self._quiet_run = 0
         self._length = 0
@@ -85,10 +90,10 @@ class SpeechGate:
             return Gate.BEGAN
         self._length += 1
         self._quiet_run = 0 if is_loud else self._quiet_run + 1
-        if self._quiet_run < _PAUSE_FRAMES and self._length < _LONGEST_FRAMES:
-            return Gate.SPEECH
-        self.end()
-        return Gate.ENDED
+        if self._quiet_run >= _PAUSE_FRAMES or self._length >= _LONGEST_FRAMES:
+            self.end()
+            return Gate.ENDED
+        return Gate.SPEECH if self._quiet_run <= _TAIL_FRAMES else Gate.PAUSE
 
     def end(self) -> None:
         """Forget the utterance."""
@@ -130,6 +135,7 @@ class FreeSpeechLine:
         self._preroll: deque[bytes] = deque(maxlen=_PREROLL_FRAMES)
         self._resampler: soxr.ResampleStream | None = None
         self._batch: list[bytes] = []
+        self._pause: list[bytes] = []
         self._number: int | None = None
         self._starts: dict[int, float] = {}
 
@@ -200,12 +206,15 @@ class FreeSpeechLine:
             self._preroll.append(frame)
         elif verdict is Gate.BEGAN:
             self._begin(frame, end_s)
-        else:
-            self._batch.append(frame)
+        elif verdict is Gate.PAUSE:
+            self._pause.append(frame)
+        elif verdict is Gate.SPEECH:
+            self._batch += [*self._pause, frame]
+            self._pause.clear()
             if len(self._batch) >= _BATCH_FRAMES:
                 self._send_batch(is_last=False)
-            if verdict is Gate.ENDED:
-                self._end()
+        else:
+            self._end()
 
     def _begin(self, frame: bytes, end_s: float) -> None:
         self._batch = [*self._preroll, frame]
@@ -220,6 +229,7 @@ class FreeSpeechLine:
 
     def _end(self) -> None:
         number, self._number = self._number, None
+        self._pause.clear()
         if number is None:
             return
         self._send_batch(is_last=True, number=number)
@@ -339,11 +349,11 @@ class FreeSpeech:
             self._deaths += 1
             logger.warning("free speech: the recogniser ended ({}): {}", self._deaths, errors.exceptions[0])
         finally:
-            self._running = None
-            for number in list(self._lines):
-                self._answer(number, ())
             if process is not None:
                 await _end_process(process)
+            self._running = None
+            for number in list(self._lines):  # those that began while it was ending, too
+                self._answer(number, ())
 
     async def _write(self, stdin: asyncio.StreamWriter) -> None:
         while True:
@@ -353,6 +363,8 @@ class FreeSpeech:
     async def _read(self, stdout: asyncio.StreamReader) -> None:
         while True:
             kind, number, length = HEADER.unpack(await stdout.readexactly(HEADER.size))
+            if length > _LONGEST_ANSWER_BYTES:
+                raise ValueError(f"an answer of {length} bytes is not one")
             words = orjson.loads(await stdout.readexactly(length))
             if kind == RESULT:
                 self._answer(number, words)
