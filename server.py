@@ -283,7 +283,7 @@ async def _warm_all(app: FastAPI, resources: Resources) -> None:
 
 
 def _admission(settings: Settings) -> Admission:
-    ledger = FileClaimLedger(settings.recordings_url.parent / "claims") if settings.workers > 1 else None
+    ledger = FileClaimLedger(settings.data_dir / "claims") if settings.workers > 1 else None
     return Admission(max_calls=settings.max_calls, secret=derive_secret(_auth_token(settings)), ledger=ledger)
 
 

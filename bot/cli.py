@@ -95,14 +95,18 @@ def serve(
 @app.command()
 def call(
     scenario: Annotated[str, typer.Option(help="What the test caller does.")] = "booking",
+    profile: Annotated[str, typer.Option(help="Timing of the sims.")] = "realistic",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run one test call through the sims and print its timeline; exit 1 if the call failed."""
-    settings = _settings()
     _log_at("WARNING")
-    from bot.test_call import run_test_call
+    from bot.trial_call import run_trial_call
 
-    raise typer.Exit(run_test_call(settings, scenario=scenario, as_json=as_json))
+    with _ready(profile, is_quiet=True) as ready:
+        code = run_trial_call(
+            ready.settings, environment=ready.environment, scenario=scenario, as_json=as_json
+        )
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -132,13 +136,13 @@ class Ready:
 
 
 @contextmanager
-def _ready(profile: str) -> Generator[Ready]:
+def _ready(profile: str, *, is_quiet: bool = False) -> Generator[Ready]:
     """Settings, agents and vendors, with sims running for the vendors that have no key.
 
     Prints every fault of the settings and of the agents' files together and exits with 1.
     """
     settings = _settings()
-    _log_at(settings.log_level)
+    _log_at("WARNING" if is_quiet else settings.log_level)
     from bot.flow_check import load_checked_agents
     from bot.sim_process import sims_for
 

@@ -56,7 +56,7 @@ class Resources:
             books={slug: _open_books(one.agent, settings) for slug, one in agents.items()},
             clients=VendorClients(settings),
             models=SpeechModels(),
-            audio=AudioCache(settings.recordings_url.parent / "audio-cache"),
+            audio=AudioCache(settings.data_dir / "audio-cache"),
             disk=DiskThread(),
         )
 

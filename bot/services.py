@@ -5,6 +5,7 @@ so options are checked here against the fields and types of the vendor's own `Se
 for one call and share what `VendorClients` holds; nothing here connects.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import enum
@@ -40,6 +41,8 @@ ELEVENLABS_MODEL = "eleven_flash_v2_5"
 CARTESIA_MODEL = "sonic-3.6"
 DEEPGRAM_MODEL = "nova-3-general"
 """Models when `agent.yaml` names none: the quick ones."""
+CLOSE_WAIT_S = 0.3
+"""For a TTS vendor's goodbye at the end of a call; Pipecat's 2 s would hold the call's slot."""
 
 Options = Mapping[str, Any]
 """Checked options of one vendor, as they stand in `agent.yaml`."""
@@ -93,8 +96,18 @@ class _SharedTls:
         return await super()._websocket_connect(uri, **{**options, **kwargs})  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
 
 
-class _ElevenLabs(_SharedTls, AnchoredSpeech, ElevenLabsTTSService):  # pyright: ignore[reportIncompatibleVariableOverride] - Pipecat narrows its own base
+class _ElevenLabs(_SharedTls, AnchoredSpeech, ElevenLabsTTSService):
     """ElevenLabs' multi-stream socket."""
+
+    async def _disconnect_websocket(self) -> None:
+        # Pipecat asks ElevenLabs to close and waits 2 s for it; with an idle context open it never does.
+        socket = self._websocket
+        try:
+            async with asyncio.timeout(CLOSE_WAIT_S):
+                await super()._disconnect_websocket()
+        except TimeoutError:
+            if socket is not None:
+                socket.transport.abort()
 
 
 class _Cartesia(_SharedTls, AnchoredSpeech, CartesiaTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
@@ -172,6 +185,7 @@ def _tts_arguments(options: Options, ctx: ServiceContext) -> dict[str, Any]:
         "text_aggregation_mode": TextAggregationMode(options.get("text_aggregation", "sentence")),
         "reconnect_backoff_min_wait": least_s,
         "reconnect_backoff_max_wait": longest_s,
+        "ws_close_timeout": CLOSE_WAIT_S,
     }
 
 

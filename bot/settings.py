@@ -217,6 +217,11 @@ class Settings(BaseSettings):
         """The SQLite file."""
         return Path(self.database_url.removeprefix("sqlite:///"))
 
+    @property
+    def data_dir(self) -> Path:
+        """Where the process keeps what it can make again: rendered lines, used tokens."""
+        return self.database_path.parent
+
     def vendor(self, vendor: Vendor) -> KeyedVendor | TwilioSettings:
         """Return the settings of one vendor."""
         return getattr(self, vendor.value)
@@ -255,6 +260,11 @@ def load_settings_with(environment: Mapping[str, str]) -> Settings:
     """
     os.environ.update(environment)
     return load_settings()
+
+
+def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a process of ours: this one's, with `settings` by name over it."""
+    return {**os.environ, **settings}
 
 
 def setting_names() -> tuple[str, ...]:

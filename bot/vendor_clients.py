@@ -30,7 +30,7 @@ LLM_READ_TIMEOUT_S = 10.0
 LLM_RETRIES = 1
 LLM_PATIENCE_S = 1.0
 """A vendor that asks for a longer pause before the retry has failed this turn."""
-CLOSE_TIMEOUT_S = 1.0
+CLOSE_TIMEOUT_S = 0.3
 
 ONE_TOOL_AT_A_TIME = {"type": "auto", "disable_parallel_tool_use": True}
 """Pipecat runs only the last of several `tool_use` blocks of one answer."""

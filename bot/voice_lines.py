@@ -14,8 +14,11 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
 from bot.agent import Agent
+from bot.flow_check import load_checked_agents
 from bot.lines import cacheable_lines
+from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
 from bot.services import ServiceContext, build_tts
+from bot.settings import Settings
 from processors.audio_cache import AudioCache, CachedSpeech, CachedWord, SpeechKey, digest_settings
 from processors.frames import SpeechAnchorFrame
 
@@ -93,6 +96,23 @@ async def warm(agent: Agent, services: ServiceContext, cache: AudioCache) -> int
         else:
             await cache.put(key, speech)
     return failed
+
+
+async def warm_all(settings: Settings) -> int:
+    """Render every line of every agent, for phones and browsers: `firstring warm`.
+
+    Returns:
+        The exit code: 0 if every line could be rendered.
+    """
+    resources = Resources.open(settings, load_checked_agents(settings.agents_dir))
+    try:
+        failed = 0
+        for one in resources.agents.values():
+            for rate_hz in (PHONE_RATE_HZ, BROWSER_RATE_HZ):
+                failed += await warm(one.agent, resources.services(one.agent, rate_hz), resources.audio)
+    finally:
+        await resources.close()
+    return 1 if failed else 0
 
 
 class _Collector(FrameProcessor):

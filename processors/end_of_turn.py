@@ -1,12 +1,19 @@
 """When is it our turn? Pipecat's turn-model strategy, with silence as the fallback and no needless wait for text.
 
 The model's verdict comes from `EarlyTurnAnalyzer`. Says it "finished", the turn ends as soon as the text is whole.
-Says it "not finished", the turn ends after `utterance_end_s` of silence; says it nothing, after `max_pause_s`.
+Otherwise silence decides: `max_pause_s` of it when the text reads like a whole sentence or the model knows nothing,
+`utterance_end_s` when neither sound nor text are finished.
 """
 
 import asyncio
+import contextlib
 
-from pipecat.frames.frames import Frame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
+from pipecat.frames.frames import (
+    Frame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
 from pipecat.turns.types import ProcessFrameResult
 from pipecat.turns.user_stop import TurnAnalyzerUserTurnStopStrategy
 
@@ -24,8 +31,8 @@ class EndOfTurnStrategy(TurnAnalyzerUserTurnStopStrategy):
 
         Args:
             analyzer: The model's verdict.
-            max_pause_s: Silence that ends a turn the model knows nothing about.
-            utterance_end_s: Silence that ends a turn the model thinks unfinished.
+            max_pause_s: Silence that ends a turn whose text reads finished, or that the model knows nothing about.
+            utterance_end_s: Silence that ends any turn.
 
         Raises:
             ValueError: If the two are not in order.
@@ -37,6 +44,7 @@ class EndOfTurnStrategy(TurnAnalyzerUserTurnStopStrategy):
         self._max_pause_s = max_pause_s
         self._utterance_end_s = utterance_end_s
         self._silence: asyncio.Task[None] | None = None
+        self._new_text = asyncio.Event()
 
     async def process_frame(self, frame: Frame) -> ProcessFrameResult:
         """Follow the caller's speech and text; see `TurnAnalyzerUserTurnStopStrategy`."""
@@ -45,6 +53,8 @@ class EndOfTurnStrategy(TurnAnalyzerUserTurnStopStrategy):
         result = await super().process_frame(frame)
         if isinstance(frame, VADUserStoppedSpeakingFrame) and not self._turn_complete:
             await self._start_silence(frame.stop_secs)
+        elif isinstance(frame, TranscriptionFrame) and self._silence is not None:
+            self._new_text.set()
         elif isinstance(frame, TranscriptFlushedFrame) and self._text:
             self._transcript_finalized = True
             await self._maybe_trigger_user_turn_stopped()
@@ -62,16 +72,26 @@ class EndOfTurnStrategy(TurnAnalyzerUserTurnStopStrategy):
 
     async def _start_silence(self, silent_s: float) -> None:
         await self._stop_silence()
-        limit_s = self._utterance_end_s if self._analyzer.is_known else self._max_pause_s
-        wait_s = max(0.0, limit_s - silent_s)
-        self._silence = self.task_manager.create_task(self._end_after(wait_s), f"{self}::silence")
+        self._new_text.clear()
+        began_s = asyncio.get_running_loop().time() - silent_s
+        self._silence = self.task_manager.create_task(self._end_by_silence(began_s), f"{self}::silence")
 
     async def _stop_silence(self) -> None:
         silence, self._silence = self._silence, None
         if silence is not None and silence is not asyncio.current_task():
             await self.task_manager.cancel_task(silence)
 
-    async def _end_after(self, wait_s: float) -> None:
-        await asyncio.sleep(wait_s)
+    async def _end_by_silence(self, began_s: float) -> None:
+        now_s = asyncio.get_running_loop().time
+        while (wait_s := began_s + self._allowed_silence_s() - now_s()) > 0:
+            # The last words may come while we wait, and make the sentence whole.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._new_text.wait()
+            self._new_text.clear()
         self._turn_complete = True
         await self._maybe_trigger_user_turn_stopped()
+
+    def _allowed_silence_s(self) -> float:
+        reads_finished = self._text.rstrip().endswith((".", "?", "!"))
+        return self._max_pause_s if reads_finished or not self._analyzer.is_known else self._utterance_end_s

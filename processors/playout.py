@@ -139,6 +139,7 @@ class PlayoutProcessor(FrameProcessor):
         self._context_start = 0
         self._context_has_audio = False
         self._anchor_ns: int | None = None
+        self._last_word_pts: int | None = None
 
     # For the call
 
@@ -282,8 +283,10 @@ class PlayoutProcessor(FrameProcessor):
                 self._listener.tts_first_audio(self._now_s())
 
     def _word_position(self, frame: TTSTextFrame) -> int | None:
-        if frame.pts is None or self._anchor_ns is None:
+        # A word with the time of the one before it was never timed by the vendor: it is heard with the last audio.
+        if frame.pts is None or self._anchor_ns is None or frame.pts == self._last_word_pts:
             return None
+        self._last_word_pts = frame.pts
         offset_s = (frame.pts - self._anchor_ns) / _NS_PER_S
         return self._context_start + round(offset_s * self._ledger.rate_hz)
 

@@ -191,5 +191,5 @@ class _SmartTurn(LocalSmartTurnAnalyzerV3):
         samples = np.frombuffer(pcm, dtype=np.int16)[-_TURN_SECONDS * rate_hz :]
         audio = samples.astype(np.float32) / 32768.0
         if rate_hz != _TURN_RATE_HZ:
-            audio = soxr.resample(audio, rate_hz, _TURN_RATE_HZ, quality="QQ")
+            audio = soxr.resample(audio, rate_hz, _TURN_RATE_HZ, quality="HQ")
         return float(self._predict_endpoint(audio)["probability"])
