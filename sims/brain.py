@@ -460,7 +460,7 @@ class _Mind:
         arguments = self._arguments(memory, goal)
         if not self._is_confirming(memory):
             return ToolUse(goal.name, arguments | dict.fromkeys(_confirmations(goal), False))
-        if memory.turn is _Turn.YES:
+        if memory.turn is _Turn.YES and _answers(memory.last_said, memory.read_back_say):
             return ToolUse(goal.name, arguments | dict.fromkeys(_confirmations(goal), True))
         return memory.read_back_say
 
@@ -705,8 +705,9 @@ def _extract(param: _Param, text: str, *, asked: bool) -> object | None:
         return english.day_phrase(text)
     if param.kind is _Kind.NAME:
         return english.person_name(text, asked=asked)
-    if param.kind is _Kind.TEXT and not (asked and (english.is_repeat(text) or english.is_nudge(text))):
-        return english.free_text(text, asked=asked)
+    if param.kind is _Kind.TEXT:
+        is_aside = english.is_repeat(text) or english.is_nudge(text) or english.is_goodbye(text)
+        return english.free_text(text, asked=asked and not is_aside)
     return None
 
 
@@ -790,6 +791,12 @@ def _best_named(params: Sequence[_Param], words: str) -> _Param | None:
     scores = [sum(word in spoken for word in (*param.name.split("_"), *param.options)) for param in params]
     best = max(scores, default=0)
     return params[scores.index(best)] if best > 0 else None
+
+
+def _answers(last_said: str, read_back: str) -> bool:
+    """Whether a yes after `last_said` can be a yes to the read-back: not if another question came after it."""
+    question = _last_sentence(last_said)
+    return not question.endswith("?") or question in read_back
 
 
 def _last_sentence(text: str) -> str:

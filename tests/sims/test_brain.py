@@ -336,6 +336,26 @@ async def test_a_read_back_the_caller_did_not_hear_is_said_before_any_yes_counts
     assert len(desk.calendar.booked) == 1
 
 
+async def test_a_yes_to_another_question_books_nothing() -> None:
+    desk = FrontDesk()
+    for line in ("A cleaning on Tuesday", "first", "Maria Lopez", PHONE):
+        await desk.say(line)
+    desk.agent_said("Are you still there?")
+    assert "Shall I book it?" in await desk.say("Yes.")
+    assert not desk.calendar.booked
+    await desk.say("Yes.")
+    assert len(desk.calendar.booked) == 1
+
+
+async def test_a_goodbye_is_not_a_message() -> None:
+    desk = FrontDesk()
+    assert "What should I tell the team?" in await desk.say("I'd like to leave a message.")
+    assert "What should I tell the team?" in await desk.say("DTMF: 8505550142#")
+    assert "Goodbye" in await desk.say("That's all for now, thank you. Goodbye.")
+    assert desk.ended == 1
+    assert not desk.book.left
+
+
 async def test_a_slot_lost_to_somebody_else_leads_to_another() -> None:
     desk = FrontDesk()
     for line in ("A cleaning on Tuesday", "first", "Maria Lopez", PHONE):
