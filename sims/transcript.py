@@ -227,8 +227,6 @@ class LiveTranscript:
             self._wait(_Kind.LOOK, due_s, self._audio_s, quiet_s)
 
     def _wait(self, kind: _Kind, due_s: float, upto_s: float, quiet_s: float = 0.0) -> None:
-        if self._pending and kind is not _Kind.SPEECH_STARTED:
-            due_s = max(due_s, self._pending[-1].due_s)
         pending = _Pending(kind, due_s, upto_s, quiet_s)
         if kind is _Kind.SPEECH_STARTED:
             self._pending.appendleft(pending)  # it does not wait for the transcript
