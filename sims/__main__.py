@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--json", action="store_true", help="print nothing but the JSON line (always so on stdout)"
     )
-    serve.add_argument("--cache-dir", type=Path, help="keep rendered speech here")
+    serve.add_argument("--cache-dir", type=Path, default=Path("data/sims"), help="keep rendered speech here")
     for vendor in ("deepgram", "anthropic", "elevenlabs", "cartesia", "twilio"):
         serve.add_argument(f"--{vendor}-port", type=int, default=0)
     call = commands.add_parser("call", help="place one inbound call and print its report")

@@ -39,8 +39,8 @@ CONNECT_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 2.0
 SAY_VOICE = "twilio-say"
 HUMAN_LINE = "Hello, this is the front desk, I have your message. How can I help?"
-HUMAN_RING_S = 1.0
 HUMAN_STAYS_S = 30.0
+PRESSES_AFTER_S = 0.5
 MAX_LOOPS = 100
 MAX_TAKE_BYTES = 3600 * RATE_HZ
 """Longest recording, Twilio's own limit."""
@@ -201,10 +201,10 @@ class CallVerbs:
         for target in dial.targets:
             human = self._carrier.humans.get(target.number, Human.ANSWERS)
             if human in (Human.ANSWERS, Human.DECLINES):
-                await asyncio.sleep(HUMAN_RING_S)
+                await asyncio.sleep(self._carrier.ring_s)
                 return await self._bridge(target, human, child_sid)
             outcome = human.value
-        await asyncio.sleep(dial.timeout_s if outcome == "no-answer" else 1.0)
+        await asyncio.sleep(dial.timeout_s if outcome == "no-answer" else self._carrier.ring_s)
         return Done({"DialCallStatus": outcome, "DialCallSid": child_sid, "DialBridged": "false"})
 
     async def _bridge(self, target: DialTarget, human: Human, child_sid: str) -> Done:
@@ -244,7 +244,7 @@ class CallVerbs:
                 effect = script.send(outcome)
             except StopIteration:
                 # A document that ends connects; one that hangs up refuses.
-                return not fetched.document.hangs_up
+                return human is Human.ANSWERS and not fetched.document.hangs_up
             if isinstance(effect, Fetch):
                 return effect
             prompts = effect.prompts if isinstance(effect, Gather) else (effect,)
@@ -255,7 +255,7 @@ class CallVerbs:
             if isinstance(effect, Gather):
                 if human is Human.DECLINES:
                     return False
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(min(PRESSES_AFTER_S, self._carrier.ring_s))
                 outcome = Done({"Digits": "1"})
 
     async def _record(self, record: Record) -> Done:
@@ -279,9 +279,9 @@ class CallVerbs:
 
     def _keep_recording(self, record: Record, ulaw: bytes, digits: str) -> Done:
         recording = self._carrier.recordings.add(self._sid, ulaw, "RecordVerb")
-        path = f"/2010-04-01/Accounts/{self._carrier.account_sid}/Recordings/{recording.sid}"
+        account = f"{self._carrier.base_url()}/2010-04-01/Accounts/{self._carrier.account_sid}"
         shared = {
-            "RecordingUrl": path,
+            "RecordingUrl": f"{account}/Recordings/{recording.sid}",
             "RecordingSid": recording.sid,
             "RecordingDuration": str(recording.duration_s),
         }

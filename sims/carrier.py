@@ -73,8 +73,6 @@ class CallPlan:
     status_events: frozenset[str] = frozenset({"completed"})
     out_dir: Path | None = None
     network: Network = field(default_factory=Network)
-    ring_s: float = 0.0
-    """How long an outbound call rings."""
     seed: int = 0
 
 
@@ -95,6 +93,10 @@ class Carrier:
     recordings: "RecordingShelf"
     spawn: Callable[[Coroutine[Any, Any, None], str], None]
     """Runs something beside the call; the sim owns the task."""
+    base_url: Callable[[], str]
+    """Where REST is served, for URLs in callbacks."""
+    ring_s: float
+    """How long a phone rings before somebody answers."""
     asks_replaced_action: bool
     """Whether a REST update still requests the `action` of the verb it replaces."""
     has_disorder: Callable[[], bool]

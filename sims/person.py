@@ -14,6 +14,8 @@ from sims.scenario import Answer, Converse, EndedBy, Expect, Heard, Interrupt, N
 
 PHRASE_PAUSE_SAMPLES = int(0.3 * RATE_HZ)
 """Silence after which the agent's next sound is a new beginning."""
+FINISHED_S = 2.0
+"""Silence after which an agent that was to be interrupted has said all it will."""
 KEY_SAMPLES = int(0.25 * RATE_HZ)
 """From one key to the next."""
 
@@ -155,9 +157,18 @@ class Person:
 
     def _interrupt(self, interrupt: Interrupt) -> _Steps:
         yield from self._wait(self._agent_spoke, interrupt.within_s, "the agent did not speak")
-        onset = self._senses.agent_onset or 0
-        yield from self._sleep(onset + int(interrupt.after_ms * RATE_HZ / 1000) - self._senses.now)
+        since = self._senses.agent_onset or 0
+        if interrupt.once_heard:
+            yield from self._wait(
+                lambda: self._heard(interrupt), interrupt.within_s, "the agent did not say it"
+            )
+            since = self._senses.now
+        yield from self._sleep(since + int(interrupt.after_ms * RATE_HZ / 1000) - self._senses.now)
         yield from self._speak(self._rng.choice(interrupt.say))
+
+    def _heard(self, interrupt: Interrupt) -> bool:
+        """Tell whether the agent has said what the interruption waits for, or will not say it any more."""
+        return _found(interrupt.once_heard or "", self._reply()) or self._is_agent_quiet(FINISHED_S)
 
     def _converse(self, converse: Converse) -> _Steps:
         left = {answer: answer.times for answer in converse.answers}
@@ -180,11 +191,11 @@ class Person:
         deadline = self._senses.now + int(converse.patience_s * RATE_HZ)
         while True:
             heard = self._reply()
-            choice = self._match(converse, left, heard)
+            promises_more = _found(converse.wait_on, _last_sentence(heard))
+            choice = None if promises_more else self._match(converse, left, heard)
             if choice is not None:
                 return choice
-            if _found(converse.wait_on, heard):
-                # A filler promises more; what comes is bounded by the time allowed for an answer.
+            if promises_more:  # bounded by the time allowed for an answer
                 deadline = max(deadline, (self._senses.agent_last or 0) + int(converse.within_s * RATE_HZ))
             if self._senses.now > deadline:
                 break
@@ -259,6 +270,10 @@ class Person:
 
 def _found(pattern: str, text: str) -> bool:
     return re.search(pattern, text, re.IGNORECASE) is not None
+
+
+def _last_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s+", text)[-1]
 
 
 def _fill(line: str, groups: Mapping[str, str | None]) -> str:

@@ -159,7 +159,7 @@ class PhoneCall:
 
     async def _is_canceled_ringing(self) -> bool:
         """Let an outbound call ring; tell whether it was canceled meanwhile."""
-        done, _ = await asyncio.wait({self._order}, timeout=self.plan.ring_s)
+        done, _ = await asyncio.wait({self._order}, timeout=self._carrier.ring_s)
         return bool(done)
 
     async def _run_documents(self, script: Script | None) -> None:

@@ -100,9 +100,10 @@ class Say(_Part):
 
 
 class Interrupt(_Part):
-    """Speak over the agent, `after_ms` after it became audible."""
+    """Speak over the agent, `after_ms` after it became audible, or after it was heard to say `once_heard`."""
 
     after_ms: NonNegativeFloat
+    once_heard: Regex | None = None
     say: Lines
     within_s: PositiveFloat = 15.0
 
@@ -135,8 +136,8 @@ class Converse(_Part):
     """
 
     answers: tuple[Answer, ...] = Field(min_length=1)
-    wait_on: Regex = r"let me (check|look|see)|one moment|just a (second|moment)|bear with me|hold on"
-    """A filler: wait for more."""
+    wait_on: Regex = r"let me \w+|one moment|just a (second|moment)|bear with me|hold on"
+    """A filler: when the agent's last sentence matches, more is to come."""
     quiet_s: PositiveFloat = 0.6
     patience_s: PositiveFloat = 3.0
     """How long to wait for more when nothing matches."""

@@ -44,7 +44,7 @@ SCENARIO_NUMBER_PREFIX = "+15550100"
 DEFAULT_SCENARIO = "booking"
 MAX_CALLS_KEPT = 1000
 MAX_WAIT_S = 300.0
-OUTBOUND_RING_S = 0.5
+RING_S = 1.0
 
 
 class CallOrder(BaseModel, frozen=True, extra="forbid"):
@@ -167,6 +167,8 @@ class TwilioSim(VendorSim):
             self.humans,
             self._recordings,
             self._spawn,
+            lambda: self.base_url,
+            RING_S if self.profile.rest_s else 0.0,
             self._asks_replaced_action,
             lambda: self.profile.error_rate > 0,
         )
@@ -360,7 +362,6 @@ class TwilioSim(VendorSim):
             fallback_url=form.get("FallbackUrl"),
             status_url=form.get("StatusCallback"),
             status_method=form.get("StatusCallbackMethod", "POST"),
-            ring_s=OUTBOUND_RING_S if self.profile.rest_s else 0.0,
             seed=self._seed,
         )
 

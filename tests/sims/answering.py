@@ -10,8 +10,10 @@ import numpy as np
 import orjson
 from aiohttp import web
 
+from sims.carrier import Human
 from sims.mulaw import RATE_HZ, encode
 from sims.profiles import PROFILES
+from sims.report import CallReport
 from sims.scenario import Scenario
 from sims.speech import Speech, Word
 from sims.spoken import SpokenIndex
@@ -27,13 +29,16 @@ def voiced(seconds: float, seed: int = 1) -> bytes:
     return np.clip(samples, -32000, 32000).astype("<i2").tobytes()
 
 
+WORD_S = 0.1
+
+
 class NoiseSynthesizer:
-    """Speaks every word as 0.2 s of its own noise: quick, and known to the sample."""
+    """Speaks every word as 0.1 s of its own noise: quick, and known to the sample."""
 
     async def speak(self, text: str, *, voice: str, rate_hz: int) -> Speech:
         words = text.split()
-        pcm = b"".join(voiced(0.2, seed=sum(map(ord, voice + text)) + n) for n in range(len(words)))
-        times = tuple(Word(word, n * 0.2, (n + 1) * 0.2) for n, word in enumerate(words))
+        pcm = b"".join(voiced(WORD_S, seed=sum(map(ord, voice + text)) + n) for n in range(len(words)))
+        times = tuple(Word(word, n * WORD_S, (n + 1) * WORD_S) for n, word in enumerate(words))
         return Speech(text, voice, rate_hz, pcm, times)
 
 
@@ -170,10 +175,21 @@ def scenario(*steps: Mapping[str, object], **options: object) -> Scenario:
     return Scenario.model_validate({"name": "test", "steps": steps, "max_s": 12.0} | options)
 
 
-def make_sim(**options: object) -> TwilioSim:
+HEARS = {"expect": {"quiet_s": 0.15}}
+"""An impatient step: wait until the agent has spoken."""
+LEAVES = {"hang_up": True}
+CALLER_LEAVES = scenario({"wait_s": 0.3}, LEAVES, ended_by="caller")
+
+
+def says(text: str) -> dict[str, object]:
+    """Return a step: answer quickly."""
+    return {"say": {"text": text, "quiet_s": 0.15}}
+
+
+def make_sim(profile: str = "instant", **options: object) -> TwilioSim:
     """Build a sim whose voices are noise."""
     return TwilioSim(
-        PROFILES["instant"],
+        PROFILES[profile],
         synthesizer=NoiseSynthesizer(),
         spoken_index=SpokenIndex(),
         **options,  # pyright: ignore[reportArgumentType] - passed on as given
@@ -183,3 +199,30 @@ def make_sim(**options: object) -> TwilioSim:
 def agent_sound(seconds: float, seed: int = 7) -> bytes:
     """Return audible mu-law, different for each seed."""
     return encode(voiced(seconds, seed))
+
+
+async def speak_and_listen(media: Media) -> None:
+    await media.play(agent_sound(0.3))
+    await media.drain()
+
+
+async def eventually(is_met: Callable[[], bool]) -> None:
+    """Wait until something is true, 5 s at most."""
+    async with asyncio.timeout(5.0):
+        while not is_met():  # noqa: ASYNC110 - watches what others do, without a hook
+            await asyncio.sleep(0.01)
+
+
+async def run_call(
+    first: str, script: Scenario = CALLER_LEAVES, *, agent: Agent | None = None,
+    humans: dict[str, Human] | None = None, fallback: str | None = None, **documents: str,
+) -> tuple[CallReport, Answering]:  # fmt: skip
+    """Run one inbound call whose first document is `first`."""
+    async with make_sim() as sim, Answering(agent, voice=first, **documents) as line:
+        sim.humans |= humans or {}
+        report = await sim.place_call(
+            script, voice_url=f"{line.base_url}/voice",  # pyright: ignore[reportArgumentType] - a scenario
+            fallback_url=f"{line.base_url}/{fallback}" if fallback else None,
+        )  # fmt: skip
+        await asyncio.sleep(0.05)  # callbacks that follow the end
+    return report, line

@@ -1,0 +1,58 @@
+"""The first texts that the voice sims ever rendered, kept between runs.
+
+A product renders its fixed lines once and plays them from its own store ever after; no voice sim of a later process
+sees them again. This book lets a caller know their words all the same. A bad file is an empty book.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from loguru import logger
+
+MAX_LINES = 400
+"""Fixed lines come first in a fresh store; later texts are conversation and need no memory."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One text in one voice."""
+
+    text: str
+    voice: str
+
+
+class PhraseBook:
+    """An append-only file of lines; small, so it is read and written in place."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the book; its folder is made when missing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._lines = dict.fromkeys(_read(path))
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Return what is known, oldest first."""
+        return tuple(self._lines)
+
+    def add(self, line: Line) -> None:
+        """Remember a line, unless it is known or the book is full."""
+        if line in self._lines or len(self._lines) >= MAX_LINES:
+            return
+        self._lines[line] = None
+        try:
+            with self._path.open("ab") as file:
+                file.write(orjson.dumps(line) + b"\n")
+        except OSError as error:
+            logger.warning("sim: the phrase book cannot be written: {}", error)
+
+
+def _read(path: Path) -> list[Line]:
+    try:
+        return [Line(**orjson.loads(row)) for row in path.read_bytes().splitlines()][:MAX_LINES]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        logger.warning("sim: the phrase book is unreadable: {}", error)
+        return []

@@ -1,0 +1,124 @@
+"""What TwiML's verbs do on an answered call, heard and pressed from the caller's end."""
+
+import pytest
+
+from sims.carrier import Human
+from tests.sims.answering import (
+    LEAVES,
+    Media,
+    agent_sound,
+    run_call,
+    scenario,
+)
+
+pytestmark = pytest.mark.real_time
+
+
+async def hang_up_after_greeting(media: Media) -> None:
+    await media.play(agent_sound(0.2))
+    await media.mark("end")
+    await media.until("mark")
+
+
+async def test_when_the_server_closes_action_is_asked_and_its_document_runs() -> None:
+    report, line = await run_call(
+        '<Response><Connect action="/after"><Stream url="MEDIA"/></Connect><Say>dead</Say></Response>',
+        scenario({"expect": {"agent": "starts"}}, ended_by="agent"),
+        agent=hang_up_after_greeting,
+        after="<Response><Hangup/></Response>",
+    )
+    assert (report.outcome, report.ended_by) == ("ok", "agent")
+    assert line.forms("/after")[0]["CallStatus"] == "in-progress"
+
+
+async def test_a_stream_that_cannot_start_falls_through_and_is_reported() -> None:
+    report, line = await run_call(
+        '<Response><Connect><Stream url="ws://127.0.0.1:1/x" statusCallback="BASE/stream"/></Connect>'
+        "<Connect><Stream url='MEDIAx'/></Connect><Redirect>/next</Redirect></Response>",
+        next="<Response><Say>sorry about that</Say></Response>",
+    )
+    assert report.warnings == {"31902": 1, "31920": 1}
+    assert len(line.forms("/next")) == 1
+
+
+async def test_say_is_heard_and_reject_is_not_answered() -> None:
+    said, _ = await run_call(
+        "<Response><Pause length='1'/><Say>one two</Say></Response>",
+        scenario({"expect": {"agent": "starts"}}, ended_by="agent"),
+    )
+    rejected, line = await run_call('<Response><Reject reason="busy"/></Response>')
+    assert said.measures
+    assert said.measures.duration_s == pytest.approx(1.4, abs=0.3)
+    assert said.outcome == "ok", said.reasons
+    assert rejected.state == "busy"
+    assert rejected.streams == 0
+    assert len(line.received) == 1
+
+
+async def test_gather_collects_keys_and_the_first_one_silences_the_prompt() -> None:
+    report, line = await run_call(
+        '<Response><Gather numDigits="2" action="/got"><Say>one two three four five six seven eight nine</Say>'
+        "</Gather></Response>",
+        scenario({"wait_s": 0.3}, {"press": "42"}, ended_by="either", goodbye_within_s=3.0),
+        got="<Response><Pause length='1'/></Response>",
+    )
+    assert line.forms("/got")[0]["Digits"] == "42"
+    assert report.measures
+    assert report.measures.duration_s < 2.5
+
+
+async def test_gather_without_keys_falls_through() -> None:
+    _, line = await run_call(
+        '<Response><Gather timeout="0.2" action="/got"/><Redirect>/none</Redirect></Response>',
+        none="<Response/>",
+    )
+    assert line.forms("/got") == []
+    assert len(line.forms("/none")) == 1
+
+
+async def test_record_takes_the_message_until_silence() -> None:
+    _, line = await run_call(
+        '<Response><Record timeout="1" action="/done" recordingStatusCallback="/x"/></Response>',
+        scenario({"wait_s": 0.6}, {"say": {"text": "one two three", "at_once": True}}, ended_by="agent"),
+        done="<Response><Hangup/></Response>",
+    )
+    (form,) = line.forms("/done")
+    assert form["RecordingUrl"].endswith(form["RecordingSid"])
+    assert 1 <= int(form["RecordingDuration"]) <= 3
+    assert form["Digits"] == ""
+
+
+async def test_hanging_up_while_recording_still_asks_the_action() -> None:
+    _, line = await run_call("<Response><Record action='/done' playBeep='false'/></Response>")
+    assert line.forms("/done")[0]["Digits"] == "hangup"
+
+
+DIAL = '<Response><Dial action="/dialled" timeout="1"><Number url="/whisper">+15553334444</Number></Dial></Response>'
+WHISPER = '<Response><Gather numDigits="1" action="/screen"><Say>press one</Say></Gather><Hangup/></Response>'
+
+
+@pytest.mark.parametrize(
+    ("human", "status", "bridged"),
+    [
+        (Human.DECLINES, "completed", "false"),
+        (Human.BUSY, "busy", "false"),
+        (Human.NO_ANSWER, "no-answer", "false"),
+    ],
+)
+async def test_dial_tells_what_became_of_it(human: Human, status: str, bridged: str) -> None:
+    _, line = await run_call(
+        DIAL, scenario({"wait_s": 8.0}, ended_by="agent"), humans={"+15553334444": human},
+        dialled="<Response><Hangup/></Response>", whisper=WHISPER, screen="<Response/>",
+    )  # fmt: skip
+    (form,) = line.forms("/dialled")
+    assert (form["DialCallStatus"], form["DialBridged"]) == (status, bridged)
+
+
+async def test_a_human_who_presses_one_is_heard_by_the_caller() -> None:
+    report, line = await run_call(
+        DIAL, scenario({"expect": {"within_s": 6}}, LEAVES, ended_by="caller"),
+        whisper=WHISPER, screen="<Response/>",
+    )  # fmt: skip
+    assert report.outcome == "ok", report.reasons
+    assert line.forms("/screen")[0]["Digits"] == "1"
+    assert line.forms("/whisper")[0]["ParentCallSid"] == report.call_sid

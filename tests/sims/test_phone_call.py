@@ -1,0 +1,112 @@
+"""The life of one call: ringing, fallbacks, updates, endings."""
+
+import asyncio
+
+import aiohttp
+import pytest
+
+from sims.carrier import CallPlan
+from sims.profiles import PROFILES
+from sims.twiml import Document
+from tests.sims.answering import (
+    CALLER_LEAVES,
+    HEARS,
+    LEAVES,
+    Answering,
+    eventually,
+    make_sim,
+    run_call,
+    scenario,
+    speak_and_listen,
+)
+
+pytestmark = pytest.mark.real_time
+
+
+async def test_a_caller_who_gives_up_ringing_was_never_answered() -> None:
+    script = scenario(LEAVES, ended_by="caller", gives_up_ringing_s=0.2)
+    async with make_sim() as sim, Answering(voice="<Response/>") as line:
+        line.delays["/voice"] = 3.0
+        report = await sim.place_call(script, voice_url=f"{line.base_url}/voice")
+    assert (report.state, report.ended_by, report.outcome) == ("no-answer", "caller", "ok")
+
+
+async def test_a_failed_document_asks_the_fallback() -> None:
+    saved, line = await run_call(
+        "<Broken", fallback="static", static="<Response><Pause length='3'/></Response>"
+    )
+    lost, _ = await run_call("<Broken")
+    assert saved.outcome == "ok", saved.reasons
+    assert line.forms("/static")[0]["ErrorCode"] == "12100"
+    assert (lost.outcome, lost.ended_by) == ("failed", "carrier")
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_an_update_replaces_the_stream_and_may_ask_the_old_action(asks: bool) -> None:
+    async with make_sim(asks_replaced_action=asks) as sim, Answering(speak_and_listen) as line:
+        line.documents["/voice"] = line.stream(connect=f'action="{line.base_url}/after"')
+        running = asyncio.create_task(
+            sim.place_call(scenario(HEARS, HEARS, ended_by="agent"), voice_url=f"{line.base_url}/voice")
+        )
+        await eventually(lambda: bool(line.media))
+        await asyncio.sleep(0.5)
+        update = {"Twiml": "<Response><Say>one two</Say></Response>"}
+        credentials = {"Authorization": aiohttp.encode_basic_auth(sim.account_sid, sim.auth_token)}
+        url = f"{sim.base_url}/2010-04-01/Accounts/{sim.account_sid}/Calls/{next(iter(sim._calls))}.json"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, data=update, headers=credentials) as response,
+        ):
+            assert response.status == 200
+        report = await running
+        await asyncio.sleep(0.05)
+
+    assert report.ended_by == "agent"
+    assert line.media[0].seen[-1]["event"] == "stop"
+    assert len(line.forms("/after")) == (1 if asks else 0)
+
+
+async def test_on_a_bad_day_callbacks_come_twice_and_out_of_order() -> None:
+    async with make_sim() as sim, Answering(voice="<Response><Hangup/></Response>") as line:
+        sim.profile = PROFILES["bad-day"]
+        calls = [
+            sim.place_call(
+                CALLER_LEAVES, voice_url=f"{line.base_url}/voice", status_url=f"{line.base_url}/s", seed=n
+            )
+            for n in range(12)
+        ]
+        await asyncio.gather(*calls)
+        await asyncio.sleep(0.6)
+    assert 12 < len(line.forms("/s")) <= 24
+
+
+async def test_stopping_the_sim_ends_its_calls() -> None:
+    async with Answering(speak_and_listen) as line:
+        async with make_sim() as sim:
+            line.documents["/voice"] = line.stream()
+            running = asyncio.create_task(
+                sim.place_call(
+                    scenario({"wait_s": 20.0}, ended_by="agent", max_s=25.0),
+                    voice_url=f"{line.base_url}/voice",
+                )
+            )
+            await eventually(lambda: bool(line.media))
+        report = await running
+    assert report.outcome == "failed"
+
+
+async def test_an_outbound_call_that_still_rings_is_canceled() -> None:
+    async with make_sim(profile="realistic") as sim:
+        call = sim.start_call(CallPlan(CALLER_LEAVES, "+1", "+2", is_inbound=False, document=Document(())))
+        await asyncio.sleep(0.1)
+        call.hang_up()
+        await call.finished.wait()
+    assert call.status.value == "canceled"
+
+
+async def test_a_call_that_lasts_too_long_is_ended_by_the_carrier() -> None:
+    report, _ = await run_call(
+        "<Response><Pause length='20'/></Response>", scenario({"wait_s": 9}, ended_by="agent", max_s=0.5)
+    )
+    assert report.ended_by == "carrier"
+    assert "the call lasted longer than 0.5 s" in report.reasons
