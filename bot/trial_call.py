@@ -117,7 +117,7 @@ def _keep(folder: Path, report: Mapping[str, Any], timeline: CallTimeline) -> No
 async def _agents_timeline(path: Path) -> CallTimeline:
     """Read what the launcher writes when it has let go of the call."""
     async with asyncio.timeout(FILES_LIMIT_S):
-        while not await asyncio.to_thread(path.exists):
+        while not await asyncio.to_thread(path.exists):  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.1)
     return await asyncio.to_thread(read_timeline, path)
 
