@@ -52,6 +52,7 @@ class SimWorld:
         self._ports = dict(ports or {})
         book = PhraseBook(cache_dir / "phrases.jsonl") if cache_dir else None
         self._exits = AsyncExitStack()
+        self._recalling: asyncio.Task[None] | None = None
         self.deepgram = DeepgramSim(profile, spoken_index=spoken_index, seed=seed)
         self.anthropic = AnthropicSim(profile, seed=seed)
         self.elevenlabs = ElevenLabsSim(profile, synthesizer=self._synthesizer, seed=seed)
@@ -87,8 +88,9 @@ class SimWorld:
                 await vendor.start(self._ports.get(vendor.name, 0))
                 exits.push_async_callback(vendor.stop)
             # Beside the first calls: with a full book it takes a while.
-            recalling = asyncio.create_task(asyncio.to_thread(self._phrases.recall, self._synthesizer))
-            exits.push_async_callback(asyncio.wait, {recalling})
+            recall = asyncio.to_thread(self._phrases.recall, self._synthesizer)
+            self._recalling = asyncio.create_task(recall, name="phrase_book")
+            exits.push_async_callback(asyncio.wait, {self._recalling})
             self._exits = exits.pop_all()
         return self
 

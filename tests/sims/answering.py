@@ -103,7 +103,7 @@ class Received:
 
 
 class Answering:
-    """Serves `documents` by path, and `agent` on /media."""
+    """Serves `documents` by path, and `agent` on /media; MEDIA and BASE in a document become its URLs."""
 
     def __init__(self, agent: Agent | None = None, **documents: str) -> None:
         self.documents = {f"/{name}": text for name, text in documents.items()}
@@ -150,7 +150,9 @@ class Answering:
         text = self.documents.get(request.path)
         if text is None:
             return web.Response(status=404)
-        return web.Response(text=text.replace("MEDIA", self.media_url), content_type="text/xml")
+        return web.Response(
+            text=text.replace("MEDIA", self.media_url).replace("BASE", self.base_url), content_type="text/xml"
+        )
 
     async def _serve_media(self, request: web.Request) -> web.StreamResponse:
         headers = request.headers

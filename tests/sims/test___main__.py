@@ -57,8 +57,10 @@ async def test_serves_places_calls_and_ends_when_its_owner_is_gone(tmp_path: Pat
             assert response.status == 200
         line.documents["/voice"] = line.stream()
         voice_url = f"{line.base_url}/voice"
-        well, report = await run_call(env, "--scenario", "hangup_early", "--voice-url", voice_url)
-        badly, refused = await run_call(env, "--scenario", "unheard_of", "--voice-url", voice_url)
+        (well, report), (badly, refused) = await asyncio.gather(
+            run_call(env, "--scenario", "hangup_early", "--voice-url", voice_url),
+            run_call(env, "--scenario", "unheard_of", "--voice-url", voice_url),
+        )
         assert process.stdin
         process.stdin.close()
         async with asyncio.timeout(10):
@@ -69,16 +71,12 @@ async def test_serves_places_calls_and_ends_when_its_owner_is_gone(tmp_path: Pat
     assert "unheard_of" in str(refused["error"])
 
 
-async def test_ends_on_sigterm(tmp_path: Path) -> None:
+async def test_ends_on_sigterm_and_a_sim_that_is_not_there_is_named(tmp_path: Path) -> None:
     async with served(tmp_path) as (process, env):
         assert len(env) == 7
         process.send_signal(signal.SIGTERM)
+        nowhere = {"TWILIO_BASE_URL": "http://127.0.0.1:1"}
+        status, _ = await run_call(nowhere, "--voice-url", "http://127.0.0.1:1/v")
         async with asyncio.timeout(10):
             assert await process.wait() == 0
-
-
-async def test_a_sim_that_is_not_there_is_named() -> None:
-    status, _ = await run_call(
-        {"TWILIO_BASE_URL": "http://127.0.0.1:1"}, "--voice-url", "http://127.0.0.1:1/v"
-    )
     assert status == 2

@@ -101,7 +101,7 @@ async def test_the_callers_words_arrive_bit_for_bit_and_the_wav_has_both_sides_o
 
     async def agent(media: Media) -> None:
         await media.play(greeting)
-        await media.hear(1.2)
+        await media.hear(1.0)
         await media.play(answer)
         await media.drain()
 
@@ -153,7 +153,7 @@ async def test_marks_come_back_when_played_and_at_once_on_clear() -> None:
         at_s["cleared"] = clock() - began_s
         await media.drain()
 
-    report, line = await call(agent, scenario({"wait_s": 1.2}, LEAVES, ended_by="caller"))
+    report, line = await call(agent, scenario({"wait_s": 0.8}, LEAVES, ended_by="caller"))
 
     marks = [message["mark"] for message in line.media[0].seen if message["event"] == "mark"]
     assert marks == [{"name": name} for name in ("empty", "short", "long", "dropped")]
@@ -204,7 +204,7 @@ async def test_loss_leaves_packets_out_and_jitter_keeps_their_order() -> None:
         except ConnectionError:
             return
 
-    script = scenario({"wait_s": 1.6}, LEAVES, ended_by="caller")
+    script = scenario({"wait_s": 1.2}, LEAVES, ended_by="caller")
     report, line = await call(agent, script, network=Network(loss=0.3, jitter_s=0.1))
 
     stamps = next(m["stamps"] for m in line.media[0].seen if m["event"] == "stamps")
@@ -321,7 +321,7 @@ async def test_pipecats_own_transport_and_serializer_talk_with_it() -> None:
         await runner.add_workers(worker)
         await runner.run()
 
-    script = scenario(HEARS, says("one two three"), {"wait_s": 0.5}, LEAVES, ended_by="caller")
+    script = scenario(HEARS, says("one two three"), {"wait_s": 0.2}, LEAVES, ended_by="caller")
     async with make_sim() as sim, serving(app) as host:
         address.append(host)
         report = await sim.place_call(script, voice_url=f"http://{host}/voice")

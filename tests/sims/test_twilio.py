@@ -151,7 +151,7 @@ async def test_numbers_account_and_messages() -> None:
 async def test_recordings_by_rest_hold_the_callers_voice() -> None:
     async def use(client: Client) -> None:
         call = await client.calls.create_async(
-            to="+15550100000", from_=NUMBER, twiml="<Response><Pause length='2'/></Response>"
+            to="+15550100000", from_=NUMBER, twiml="<Response><Pause length='1'/></Response>"
         )
         assert call.sid
         await eventually(lambda: sim._calls[str(call.sid)].status.value == "in-progress")
