@@ -36,7 +36,7 @@ from bot.voice_lines import warm
 from telephony import twiml
 from telephony.admission import Admission, FileClaimLedger, derive_secret
 from telephony.rest import TwilioCredentials, TwilioRest
-from telephony.signature import PublicAddress, SignatureChecker, SignatureVerdict
+from telephony.signature import MAX_BODY_BYTES, PublicAddress, SignatureChecker, SignatureVerdict
 
 VOICE_PATH = "/twilio/voice"
 STATUS_PATH = "/twilio/status"
@@ -132,13 +132,13 @@ def _add_twilio_routes(app: FastAPI, signatures: SignatureChecker, metrics: Metr
         check = signatures.check_webhook(
             path_and_query=request.url.path + query,
             content_type=request.headers.get("content-type"),
-            body=await request.body(),
+            body=await _bounded_body(request),
             signature=request.headers.get("x-twilio-signature"),
         )
         if not check.is_valid:
             metrics.media_fault(f"signature_{check.verdict}")
             logger.warning("webhook {} refused: signature {}", request.url.path, check.verdict)
-            raise HTTPException(403)
+            raise HTTPException(403, headers={"Connection": "close"})  # whatever is still being sent
         return check.fields
 
     @app.post(VOICE_PATH)
@@ -270,6 +270,16 @@ def _add_operator_routes(app: FastAPI, metrics: Metrics) -> None:
     async def exposition() -> Response:
         body, content_type = await asyncio.to_thread(metrics.exposition)
         return Response(body, headers={"Content-Type": content_type})
+
+
+async def _bounded_body(request: Request) -> bytes:
+    """Read a webhook's body, and no more of it than shows that it is too large."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            break
+    return bytes(body)
 
 
 async def _warm_all(app: FastAPI, resources: Resources) -> None:

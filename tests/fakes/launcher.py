@@ -1,0 +1,172 @@
+"""The whole product on loopback in one event loop: every vendor a sim, the launcher under a real uvicorn."""
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from bot.call import Call
+from bot.serve import MAX_MESSAGE_BYTES
+from bot.settings import Settings
+from bot.switchboard import Switchboard
+from server import create_app
+from sims.profiles import PROFILES
+from sims.webhook import sign
+from sims.world import SimWorld
+
+ROOT = Path(__file__).parent.parent.parent
+NUMBER = "+18506872085"
+WAIT_S = 10.0
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves the signals of the test run alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """A running launcher and what a test needs of its surroundings."""
+
+    world: SimWorld
+    app: FastAPI
+    settings: Settings
+    http: aiohttp.ClientSession
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.port}"
+
+    @property
+    def voice_url(self) -> str:
+        return f"{self.url}/twilio/voice"
+
+    @property
+    def media_url(self) -> str:
+        return f"ws://127.0.0.1:{self.settings.port}/twilio/media"
+
+    @property
+    def board(self) -> Switchboard:
+        return self.app.state.board
+
+    def signature(self, url: str, fields: Mapping[str, str] | None = None) -> str:
+        return sign(self.world.twilio.auth_token, url, fields or {})
+
+    def webhook(self, path: str, fields: Mapping[str, str]) -> Any:
+        """Post as Twilio does: an aiohttp request context, signed."""
+        url = f"{self.url}{path}"
+        headers = {"X-Twilio-Signature": self.signature(url, fields)}
+        return self.http.post(url, data=fields, headers=headers)
+
+    async def ring(self, call_sid: str, *, called: str = NUMBER) -> str:
+        """Post the voice webhook of a call; returns the TwiML."""
+        fields = {"CallSid": call_sid, "From": "+15550100001", "To": called, "Direction": "inbound"}
+        async with self.webhook("/twilio/voice", fields) as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+    async def metrics(self) -> Counter[str]:
+        """Every sample as `name{label=value}`, without the prefix; labels sorted."""
+        async with self.http.get(f"{self.url}/metrics") as answer:
+            families = text_string_to_metric_families(await answer.text())
+        return Counter(
+            {
+                _sample_name(sample.name, sample.labels): int(sample.value)
+                for family in families
+                for sample in family.samples
+                if not sample.name.endswith(("_bucket", "_sum", "_created"))
+            }
+        )
+
+    async def ended(self, call_sid: str) -> Call:
+        """Wait until a call has ended and left its files."""
+        async with asyncio.timeout(WAIT_S):
+            while (call := self.board.find(call_sid)) is None:
+                await asyncio.sleep(0.01)
+            await call.ended.wait()
+            folder = call.setup.folder
+            while folder is not None and not (folder / "transcript.txt").exists():
+                await asyncio.sleep(0.01)
+        return call
+
+
+def _sample_name(name: str, labels: Mapping[str, str]) -> str:
+    name = name.removeprefix("firstring_").removesuffix("_total")
+    shown = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    return f"{name}{{{shown}}}" if shown else name
+
+
+@contextlib.asynccontextmanager
+async def open_launcher(
+    folder: Path, *, profile: str = "instant", port: int = 0, **settings: Any
+) -> AsyncGenerator[Launcher]:
+    """Serve until the block ends; ready for calls when it begins.
+
+    Args:
+        folder: Gets the database, recordings and caches.
+        profile: Timing of the vendors.
+        port: Where to listen; 0 picks a free one.
+        settings: More fields of `Settings`.
+    """
+    async with SimWorld(profile=PROFILES[profile], seed=1) as world:
+        listening = socket.create_server(("127.0.0.1", port))
+        complete = _settings(folder, world, listening.getsockname()[1], settings)
+        app = create_app(complete)
+        server = _QuietServer(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                lifespan="on",
+                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            await _wait_until_ready(app, server, serving)
+            async with aiohttp.ClientSession() as http:
+                yield Launcher(world, app, complete, http)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def _settings(folder: Path, world: SimWorld, port: int, more: Mapping[str, Any]) -> Settings:
+    env = world.env()
+    vendors: dict[str, Any] = {
+        name: {"api_key": "sim", "base_url": env[f"{name.upper()}_BASE_URL"]}
+        for name in ("deepgram", "anthropic", "elevenlabs", "cartesia")
+    }
+    vendors["twilio"] = {
+        "account_sid": env["TWILIO_ACCOUNT_SID"],
+        "auth_token": env["TWILIO_AUTH_TOKEN"],
+        "base_url": env["TWILIO_BASE_URL"],
+    }
+    own: dict[str, Any] = {
+        "port": port,
+        "agents_dir": ROOT / "flows",
+        "database_url": f"sqlite:///{folder / 'first-ring.db'}",
+        "recordings_url": folder / "recordings",
+    }
+    return Settings(_env_file=None, **{**own, **vendors, **more})  # pyright: ignore[reportCallIssue]
+
+
+async def _wait_until_ready(app: FastAPI, server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
+    async with asyncio.timeout(20):
+        while not (server.started and app.state.is_warm):
+            assert not serving.done(), "the launcher did not start"
+            await asyncio.sleep(0.01)
