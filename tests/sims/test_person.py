@@ -1,12 +1,13 @@
 """The caller's mind against a scripted agent: a small simulation of a call in 20 ms ticks, without clock or sound."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
 
 from sims.mulaw import FRAME_SAMPLES, RATE_HZ
 from sims.person import HangUp, MakeNoise, Person, PressKey, Senses, Speak
-from tests.sims.answering import scenario
+from tests.sims.answering import LEAVES, scenario
 
 SECONDS_PER_WORD = 0.25
 
@@ -27,7 +28,7 @@ class Call:
 
 
 def converse(
-    *steps: dict[str, object],
+    *steps: Mapping[str, object],
     replies: list[str],
     greeting: str = "hello there",
     think_s: float = 0.5,
@@ -221,3 +222,25 @@ def test_a_reply_that_begins_while_the_caller_still_speaks_counts() -> None:
     assert person.failures == []
     assert person.is_script_done
     assert senses.now < 3 * RATE_HZ
+
+
+def test_interrupts_once_something_was_heard_or_will_not_be_any_more() -> None:
+    interrupt = {"interrupt": {"after_ms": 200, "once_heard": "tuesday", "say": "wednesday"}}
+    heard = converse(
+        {"say": "hi"}, interrupt, LEAVES, replies=["so let me see we have tuesday at ten or at two", "fine"]
+    )
+    onset_s = heard.spoken[0][0] + SECONDS_PER_WORD + 0.5
+    assert heard.spoken[1][0] == pytest.approx(onset_s + 6 * SECONDS_PER_WORD + 0.2, abs=0.3)
+
+    unheard = converse({"say": "hi"}, interrupt, LEAVES, replies=["nothing like it", "fine"])
+    end_s = unheard.spoken[0][0] + SECONDS_PER_WORD + 0.5 + 3 * SECONDS_PER_WORD
+    assert unheard.spoken[1][0] == pytest.approx(end_s + 2.2, abs=0.1)
+
+
+def test_a_promise_at_the_end_of_a_reply_means_waiting() -> None:
+    answers = [{"when": "name", "say": "dana", "last": True}]
+    call = converse(
+        {"say": "hi"}, {"converse": {"answers": answers, "patience_s": 1.0, "otherwise": "pardon"}}, LEAVES,
+        replies=["Thanks, name. Let me check.", "x"],
+    )  # fmt: skip
+    assert call.spoken[1][0] > 10.0

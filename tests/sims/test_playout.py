@@ -17,7 +17,10 @@ def test_taking_in_pieces_gives_the_same_as_taking_at_once() -> None:
     buffer = PlayoutBuffer()
     buffer.push(bytes(range(200)), now=5)
 
-    assert buffer.take(100) + buffer.take(100) + buffer.take(210) == b"\xff" * 5 + bytes(range(200)) + b"\xff" * 5
+    assert (
+        buffer.take(100) + buffer.take(100) + buffer.take(210)
+        == b"\xff" * 5 + bytes(range(200)) + b"\xff" * 5
+    )
 
 
 def test_a_mark_is_due_when_the_last_sample_before_it_was_played_not_a_packet_later() -> None:

@@ -27,7 +27,10 @@ def test_the_official_validator_refuses_another_token() -> None:
 @pytest.mark.real_time
 async def test_a_document_is_fetched_with_a_signed_form_blanks_included() -> None:
     stats: Counter[str] = Counter()
-    async with Answering(voice="<Response><Say>hi</Say></Response>") as line, aiohttp.ClientSession() as session:
+    async with (
+        Answering(voice="<Response><Say>hi</Say></Response>") as line,
+        aiohttp.ClientSession() as session,
+    ):
         client = WebhookClient(session, TOKEN, stats)
         url = f"{line.base_url}/voice?agent=a%2Fb"
         fetched = await client.fetch(url, "POST", {"CallSid": "CA1", "FromCity": ""})
@@ -52,13 +55,17 @@ async def test_a_document_is_fetched_with_a_signed_form_blanks_included() -> Non
 async def test_a_failed_document_asks_the_fallback_and_says_why(path: str, code: str) -> None:
     stats: Counter[str] = Counter()
     async with (
-        Answering(broken="<Resp", slow="<Response/>", fallback="<Response><Say>sorry</Say></Response>") as line,
+        Answering(
+            broken="<Resp", slow="<Response/>", fallback="<Response><Say>sorry</Say></Response>"
+        ) as line,
         aiohttp.ClientSession() as session,
     ):
         line.delays["/slow"] = 0.5
         url = line.base_url + path if path.startswith("/") else path
         client = WebhookClient(session, TOKEN, stats)
-        fetched = await client.fetch(url, "POST", {"CallSid": "CA1"}, fallback_url=f"{line.base_url}/fallback")
+        fetched = await client.fetch(
+            url, "POST", {"CallSid": "CA1"}, fallback_url=f"{line.base_url}/fallback"
+        )
         unsaved = await client.fetch(url, "POST", {}, fallback_url=None)
 
     assert fetched
@@ -72,7 +79,9 @@ async def test_a_failed_document_asks_the_fallback_and_says_why(path: str, code:
 async def test_a_failed_callback_is_counted_and_not_repeated() -> None:
     stats: Counter[str] = Counter()
     async with Answering() as line, aiohttp.ClientSession() as session:
-        await WebhookClient(session, TOKEN, stats).notify(f"{line.base_url}/status", "POST", {"CallSid": "CA1"})
+        await WebhookClient(session, TOKEN, stats).notify(
+            f"{line.base_url}/status", "POST", {"CallSid": "CA1"}
+        )
 
     assert len(line.received) == 1
     assert stats["callbacks_failed"] == 1
