@@ -1,0 +1,1 @@
+"""Measures First Ring beside a plain Pipecat bot. Not part of the product; run it with `python -m bench`."""
