@@ -156,7 +156,8 @@ def _add_twilio_routes(app: FastAPI, signatures: SignatureChecker, metrics: Metr
 
     @app.post(AFTER_STREAM_PATH)
     async def after_stream(request: Request) -> Response:
-        await checked(request)
+        form = await checked(request)
+        request.app.state.board.carrier_says_ended(form.get("CallSid", ""))
         return _twiml(twiml.hangup())
 
     @app.post(STATUS_PATH)

@@ -42,7 +42,8 @@ SILENT_LIMIT_S = 120.0
 """A call in which nobody has said anything for this long is stuck."""
 GOODBYE_LIMIT_S = 12.0
 """Longest time to let last words be heard once the call is to end."""
-HANG_UP_LIMIT_S = 3.0
+HANG_UP_LIMIT_S = 1.6
+"""With the tail below within the release's limit."""
 RELEASE_LIMIT_S = 2.0
 _CANCEL_LIMIT_S = 1.2
 _CARRIER_TAIL_S = 0.3
@@ -216,7 +217,8 @@ class Call:
                     await self._end_asked.wait()
                     self._set_state(CallState.ENDING)
                     watch.cancel()
-                    await self._hang_up()
+                    # Beside each other: a carrier that does not answer must not keep what the call holds.
+                    tasks.create_task(self._hang_up(), name="hang_up")
                     await self._release(pipeline)
             finally:
                 await self._finish()

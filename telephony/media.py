@@ -194,12 +194,12 @@ class MediaStream:
             The event, or None when the message was dropped (see `faults`).
         """
         if not self._gate.is_open(now_s):
-            return self._drop(MediaFault.FLOOD)
+            return self.count(MediaFault.FLOOD)
         try:
             event = self._read(message)
         except _DroppedMessage as dropped:
             self._gate.charge(0.0)
-            return self._drop(dropped.fault, dropped.detail)
+            return self.count(dropped.fault, dropped.detail)
         self._gate.charge(len(event.ulaw) / SAMPLE_RATE_HZ if type(event) is MediaEvent else 0.0)
         return event
 
@@ -302,7 +302,8 @@ class MediaStream:
         logger.debug("media stream {}: {} -> {}", self.stream_sid, self._state.name, state.name)
         self._state = state
 
-    def _drop(self, fault: MediaFault, detail: str = "") -> None:
+    def count(self, fault: MediaFault, detail: str = "") -> None:
+        """Note a message that was dropped, here or before it came here; each kind is logged once."""
         self.faults[fault] += 1
         if self.faults[fault] == 1:
             logger.warning("media stream {}: message dropped, {} {}", self.stream_sid, fault, detail)

@@ -15,6 +15,7 @@ from telephony.media import (
     DtmfEvent,
     MarkEvent,
     MediaEvent,
+    MediaFault,
     MediaStream,
     MediaStreamEvent,
     StartEvent,
@@ -24,6 +25,7 @@ from telephony.media import (
 WRITE_LIMIT_S: Final = 5.0
 """A write that takes longer means that nobody reads at the other end."""
 CLOSE_LIMIT_S: Final = 0.5
+_TOO_BIG: Final = 1009
 
 
 class Socket(Protocol):
@@ -118,6 +120,8 @@ class PhoneLine:
                 return
             if message["type"] == "websocket.disconnect":
                 self._is_open = False
+                if message.get("code") == _TOO_BIG:  # the server would not read it, and closed
+                    self.stream.count(MediaFault.OVERSIZED)
                 return
             text = message.get("text")
             event = self.stream.receive(text if text is not None else message.get("bytes") or b"", now_s())

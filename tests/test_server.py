@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -27,7 +28,6 @@ from tests.fakes.media_socket import MediaSocket, dial, live_call, new_call_sid,
 pytestmark = [pytest.mark.real_time, pytest.mark.asyncio(loop_scope="module")]
 
 POLICY_VIOLATION = 1008
-TOO_BIG = 1009
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -247,14 +247,15 @@ async def test_a_message_of_ten_megabytes_ends_its_own_call_at_most(launcher: La
     before = await launcher.metrics()
     async with live_call(launcher) as other, live_call(launcher) as line:
         await other.read(until="media")
-        await line.raw("x" * 10_000_000)
+        await line.read(until="media")
+        with contextlib.suppress(ConnectionError):  # the server closes before it has read it all
+            await line.raw("x" * 10_000_000)
         assert await line.read() == "closed"
-        assert line.close_code == TOO_BIG
         call = await launcher.ended(line.call_sid)
         assert call.end_reason is EndReason.CALLER_HUNG_UP
         await is_heard(launcher, other)
     counted = await launcher.metrics() - before
-    assert counted["media_faults{kind=message_too_big}"] == 1
+    assert counted["media_faults{kind=oversized}"] == 1
 
 
 async def test_a_flood_is_dropped_and_other_calls_are_served(
@@ -324,10 +325,13 @@ async def test_the_carriers_word_ends_a_call(launcher: Launcher) -> None:
     assert call.release_s < RELEASE_LIMIT_S
 
 
-async def test_after_the_stream_the_call_ends(launcher: Launcher) -> None:
-    async with launcher.webhook("/twilio/after-stream", {"CallSid": new_call_sid()}) as answer:
+async def test_after_the_stream_the_call_ends_even_if_it_never_started(launcher: Launcher) -> None:
+    call_sid = new_call_sid()
+    await launcher.ring(call_sid)
+    async with launcher.webhook("/twilio/after-stream", {"CallSid": call_sid}) as answer:
         assert answer.status == 200
         assert "<Hangup" in await answer.text()
+    await launcher.ended(call_sid)
 
 
 async def test_a_carrier_that_does_not_answer_does_not_hold_the_release(launcher: Launcher) -> None:
@@ -468,7 +472,6 @@ async def test_a_server_that_is_stopped_ends_its_calls(tmp_path: Path) -> None:
         async with live_call(launcher) as line:
             await line.read(until="media")
             board = launcher.board
-            launcher.app.state.stop = None
             call = board.find(line.call_sid)
     assert call is not None
     assert call.ended.is_set()
