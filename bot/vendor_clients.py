@@ -5,6 +5,7 @@ milliseconds; left alone Pipecat's services and the SDKs make one for each clien
 before the first call, closed with the process. Knows nothing of calls, frames or agents.
 """
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator
@@ -17,7 +18,7 @@ from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 from deepgram.core import ApiError
 from deepgram.listen.v1.socket_client import AsyncV1SocketClient
 from pydantic import SecretStr
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from bot.settings import Settings, TwilioSettings
@@ -96,9 +97,11 @@ class DeepgramLive:
                 error.response.headers.get("dg-error") or error.response.body.decode(errors="replace")[:300]
             )
             raise ApiError(status_code=error.response.status_code, body=body) from error
-        async with socket:
+        try:
             # Typed for the legacy protocol; both have send, recv and iteration.
             yield AsyncV1SocketClient(websocket=socket)  # pyright: ignore[reportArgumentType]
+        finally:
+            await _say_goodbye(socket)
 
 
 class VendorClients:
@@ -140,6 +143,15 @@ class VendorClients:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+async def _say_goodbye(socket: ClientConnection) -> None:
+    """Close a socket, and cut it when the peer takes its time: a call that has ended must not wait for it."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await socket.close()
+    except TimeoutError:
+        socket.transport.abort()
 
 
 def socket_options(url: str, tls: ssl.SSLContext) -> dict[str, Any]:

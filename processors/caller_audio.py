@@ -100,6 +100,7 @@ class CallerAudioProcessor(FrameProcessor):
         self._windows: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING_WINDOWS)
         self._listening: asyncio.Task[None] | None = None
         self._verdict: asyncio.Task[float | None] | None = None
+        self._asked: set[asyncio.Task[float | None]] = set()
         self._started = False
         self._in_turn = False
         self._quiet_s = 0.0
@@ -158,6 +159,8 @@ class CallerAudioProcessor(FrameProcessor):
         if listening is not None:
             await self.cancel_task(listening)
         self._drop_verdict()
+        for verdict in list(self._asked):
+            await self.cancel_task(verdict)
         await super().cleanup()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
@@ -225,7 +228,8 @@ class CallerAudioProcessor(FrameProcessor):
                 self._listener.caller_started(now_s)
             await self.push_frame(VADUserStartedSpeakingFrame(start_secs=self._activity.params.min_speech_s))
         elif edge is Edge.PAUSED:
-            self._ask_turn_model()
+            if self._models.can_judge_early:
+                self._ask_turn_model()
         elif edge is Edge.RESUMED:
             self._drop_verdict()
         else:
@@ -238,13 +242,14 @@ class CallerAudioProcessor(FrameProcessor):
         self._drop_verdict()
         pcm = bytes(self._turn_audio[-self._turn_bytes :])
         verdict = self.create_task(self._models.turn_probability(pcm, self._rate_hz), "turn_model")
+        self._asked.add(verdict)
+        verdict.add_done_callback(self._asked.discard)
         self._verdict = verdict
         return verdict
 
     def _drop_verdict(self) -> None:
-        verdict, self._verdict = self._verdict, None
-        if verdict is not None and not verdict.done():
-            verdict.cancel()
+        # Never cancelled here: the user aggregator may be waiting for it, and would take that as its own end.
+        self._verdict = None
 
 
 class EarlyTurnAnalyzer(BaseTurnAnalyzer):
