@@ -13,21 +13,20 @@ from typing import Any, Self
 from uuid import uuid4
 
 from loguru import logger
-from pipecat.transports.base_transport import TransportParams
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 
-from bot.browser_wire import BrowserWire
 from bot.call import Call, CallSetup, CallState, Channel, EndReason
 from bot.call_files import write_call_files
+from bot.call_lines import TrackLine, browser_transport, hold_phone_line
 from bot.flow_check import CheckedAgent
 from bot.lines import fixed_lines
 from bot.metrics import Metrics
 from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
 from processors.turn_record import Line, TurnRecord
-from telephony import twiml, ulaw
+from telephony import twiml
 from telephony.admission import Admission, AdmissionVerdict, Refused
-from telephony.media import DtmfEvent, MediaEvent, StartEvent
+from telephony.media import StartEvent
 from telephony.phone_line import LineClosedError, PhoneLine, Socket
 from telephony.rest import TwilioRest
 from telephony.signature import PublicAddress
@@ -145,27 +144,10 @@ class Switchboard:
 
     async def _hold_line(self, call: Call, line: PhoneLine, start: StartEvent) -> None:
         with logger.contextualize(call=start.call_sid):
-            await call.put_on(line)
-            listening = asyncio.ensure_future(self._listen(call, line))
-            over = asyncio.ensure_future(call.ended.wait())
             try:
-                await asyncio.wait({listening, over}, return_when=asyncio.FIRST_COMPLETED)
-                call.end(EndReason.CALLER_HUNG_UP)
-                await over
+                await hold_phone_line(call, line)
             finally:
-                listening.cancel()
-                over.cancel()
                 self._count_faults(line)
-                await line.close()
-
-    async def _listen(self, call: Call, line: PhoneLine) -> None:
-        async for event in line.events():
-            if isinstance(event, MediaEvent):
-                await call.hear(ulaw.decode(event.ulaw))
-            elif isinstance(event, DtmfEvent):
-                await call.press(event.digit)
-            else:
-                call.mark_played(event.name)
 
     def _start_phone_call(self, call_sid: str, agent: CheckedAgent, caller: str) -> Call:
         return self._start(
@@ -203,14 +185,10 @@ class Switchboard:
             self._metrics.call_refused(admitted.reason)
             raise NotAdmittedError(f"no line is free: {admitted.reason}")
         self._admission.claim(admitted.token, call_sid, time.time())
-        transport = SmallWebRTCTransport(
-            connection,
-            TransportParams(
-                audio_in_enabled=True, audio_out_enabled=True, audio_out_sample_rate=BROWSER_RATE_HZ
-            ),
-        )
+        transport = browser_transport(connection)
         call = self._start(self._browser_setup(call_sid, agent, transport))
-        self._follow(transport, call)
+        line = TrackLine(call, transport, transport.output())
+        self._tasks.create_task(line.hold(), name="browser_line")
         return call_sid
 
     def _browser_setup(
@@ -229,24 +207,6 @@ class Switchboard:
             on_turn=partial(self._metrics.turn, agent=agent.agent.slug, channel=Channel.BROWSER),
             folder=self._resources.settings.recordings_url / call_sid,
         )
-
-    def _follow(self, transport: SmallWebRTCTransport, call: Call) -> None:
-        wire = BrowserWire(transport.output(), rate_hz=BROWSER_RATE_HZ, on_played=call.mark_played)
-
-        async def play() -> None:
-            playing = asyncio.ensure_future(wire.run())
-            await call.ended.wait()
-            playing.cancel()
-
-        async def on_connected(*_: Any) -> None:
-            self._tasks.create_task(play(), name="browser_wire")
-            await call.put_on(wire)
-
-        async def on_disconnected(*_: Any) -> None:
-            call.end(EndReason.CALLER_HUNG_UP)
-
-        transport.add_event_handler("on_client_connected", on_connected)
-        transport.add_event_handler("on_client_disconnected", on_disconnected)
 
     # All calls
 
