@@ -7,6 +7,7 @@ waits for the disk. WAL, so that other processes read while one writes.
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 _MAX_WAITING = 64
+_WAL_RETRY_S = 0.01
 
 
 class StoreUnavailableError(Exception):
@@ -98,7 +100,7 @@ class SqliteFile:
             self._path, timeout=self._deadline_s, isolation_level=None, check_same_thread=False
         )
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(connection, time.monotonic() + self._deadline_s)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.executescript(self._schema)
         return connection
@@ -114,3 +116,19 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _switch_to_wal(connection: sqlite3.Connection, give_up_s: float) -> None:
+    """Switch a file to WAL, at the latest at `give_up_s` on the monotonic clock.
+
+    While another connection opens the same new file, SQLite refuses this at once, whatever its timeout is.
+    """
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_s:
+                raise
+            time.sleep(_WAL_RETRY_S)
+        else:
+            return

@@ -147,8 +147,7 @@ class AgentEar:
             back += 1
         start_offset, start = offset - back, end - len(known) + at - back
         self._phrase, self._offset = phrase, start_offset
-        middles = ((word.start_s + word.end_s) / 2 * RATE_HZ for word in phrase.words)
-        self._next_word = sum(middle < start_offset for middle in middles)
+        self._next_word = sum(_middle(word) <= start_offset for word in phrase.words)
         return self.feed(start, known[at - back :])
 
     def _pop_words(self, phrase: Phrase, end: int) -> list[PlayedWord]:
@@ -157,9 +156,14 @@ class AgentEar:
         words: list[PlayedWord] = []
         while self._next_word < len(phrase.words):
             word = phrase.words[self._next_word]
-            if (word.start_s + word.end_s) / 2 * RATE_HZ > self._offset:
+            if _middle(word) > self._offset:
                 break
             start, stop = begin + int(word.start_s * RATE_HZ), begin + int(word.end_s * RATE_HZ)
             words.append(PlayedWord(word.text, start, stop, phrase.text, self._next_word, len(phrase.words)))
             self._next_word += 1
         return words
+
+
+def _middle(word: Word) -> int:
+    """Return the offset by which half of a word has been heard."""
+    return round((word.start_s + word.end_s) / 2 * RATE_HZ)

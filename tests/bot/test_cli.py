@@ -149,16 +149,19 @@ def test_doctor_fails_when_a_check_fails(sims: list[str]) -> None:
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])
-def test_call_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, exit_code: int) -> None:
+def test_call_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, sims: list[str], exit_code: int) -> None:
     asked: list[dict[str, Any]] = []
 
-    def run_test_call(settings: Settings, **options: Any) -> int:
-        asked.append(options)
+    def run_trial_call(settings: Settings, **options: Any) -> int:
+        asked.append({"account": settings.twilio.account_sid, **options})
         return exit_code
 
-    module(monkeypatch, "bot.test_call", run_test_call=run_test_call)
-    assert run("call", "--json", "--scenario", "hours").exit_code == exit_code
-    assert asked == [{"scenario": "hours", "as_json": True}]
+    module(monkeypatch, "bot.trial_call", run_trial_call=run_trial_call)
+    assert run("call", "--json", "--scenario", "hours", "--profile", "bad-day").exit_code == exit_code
+    assert sims == ["bad-day"]
+    [options] = asked
+    assert options.pop("environment")["TWILIO_ACCOUNT_SID"] == SID
+    assert options == {"account": SID, "scenario": "hours", "as_json": True}
 
 
 def test_warm_ends_with_what_it_reports(monkeypatch: pytest.MonkeyPatch, sims: list[str]) -> None:

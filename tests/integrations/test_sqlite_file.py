@@ -62,3 +62,17 @@ async def test_too_much_waiting_work_is_refused_at_once(tmp_path: Path) -> None:
 def test_a_deadline_that_is_not_positive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="deadline_s"):
         SqliteFile(tmp_path / "a.db", schema=SCHEMA, deadline_s=0)
+
+
+async def test_a_file_still_held_by_another_that_opens_it_is_waited_for(tmp_path: Path) -> None:
+    # SQLite refuses the switch to WAL at once while someone writes in the old mode; a timeout does not help.
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    file = SqliteFile(tmp_path / "a.db", schema=SCHEMA, deadline_s=5)
+    opening = asyncio.create_task(file.run(count))
+    await asyncio.sleep(0.05)
+    assert not opening.done()
+    other.execute("COMMIT")
+    other.close()
+    assert await opening == 0
+    await file.close()

