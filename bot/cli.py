@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from loguru import logger
 from rich.console import Console
 from rich.markup import escape
 
 from bot.errors import AgentFilesError, SettingsError, SimProcessError
+from bot.logs import log_at
 from bot.settings import (
     Settings,
     Vendor,
@@ -48,7 +48,7 @@ def check(
     flows: Annotated[list[Path], typer.Argument(help="Agents' folders, e.g. flows/reception.")],
 ) -> None:
     """Explain what is wrong with an agent's files, with file and line."""
-    _log_at("WARNING")
+    log_at("WARNING")
     from bot.flow_check import check_agent
 
     faults: list[str] = []
@@ -67,7 +67,7 @@ def doctor(
     profile: Annotated[str, typer.Option(help="Timing of the sims, where no key is set.")] = "instant",
 ) -> None:
     """Try keys, voices, numbers, webhook, database and clock, and say what to mend."""
-    _log_at("ERROR")
+    log_at("ERROR")
     from bot.doctor import Verdict, examine
 
     with _ready(profile) as ready:
@@ -99,7 +99,7 @@ def call(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run one test call through the sims and print its timeline; exit 1 if the call failed."""
-    _log_at("WARNING")
+    log_at("WARNING")
     from bot.trial_call import run_trial_call
 
     with _ready(profile, is_quiet=True) as ready:
@@ -142,7 +142,7 @@ def _ready(profile: str, *, is_quiet: bool = False) -> Generator[Ready]:
     Prints every fault of the settings and of the agents' files together and exits with 1.
     """
     settings = _settings()
-    _log_at("WARNING" if is_quiet else settings.log_level)
+    log_at("WARNING" if is_quiet else settings.log_level)
     from bot.flow_check import load_checked_agents
     from bot.sim_process import sims_for
 
@@ -173,11 +173,6 @@ def _settings() -> Settings:
         return load_settings()
     except SettingsError as error:
         _refuse(error.faults)
-
-
-def _log_at(level: str) -> None:
-    logger.remove()
-    logger.add(sys.stderr, level=level)
 
 
 def _refuse(faults: Iterable[str]) -> NoReturn:

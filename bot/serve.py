@@ -1,6 +1,7 @@
 """Runs the launcher: one process or several, with a drain before the end.
 
-SIGTERM: no new calls, those that run may end, at most `DRAIN_LIMIT_S`; a second one, or SIGINT, ends at once.
+SIGTERM: no new calls, those that run may end, at most `DRAIN_LIMIT_S`; SIGINT ends at once. A second SIGTERM
+changes nothing: a worker gets one from its supervisor and often another with its process group.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ def serve(settings: Settings, environment: Mapping[str, str] | None = None) -> N
 
 @contextlib.asynccontextmanager
 async def draining(drain: Callable[[float], Awaitable[bool]]) -> AsyncGenerator[None]:
-    """While inside, the first SIGTERM drains before the server's own handler gets it.
+    """While inside, SIGTERM drains before the server's own handler gets it.
 
     Uvicorn closes every socket at once when told to stop, which would cut the calls.
     """
@@ -71,17 +72,17 @@ async def draining(drain: Callable[[float], Awaitable[bool]]) -> AsyncGenerator[
     async def drain_then_stop() -> None:
         if not await drain(DRAIN_LIMIT_S):
             logger.warning("calls are still running after {} s: they are ended", DRAIN_LIMIT_S)
+        hand_back()
         signal.raise_signal(signal.SIGTERM)
 
     def begin() -> None:
-        hand_back()  # a second SIGTERM ends at once
-        tasks.append(asyncio.ensure_future(drain_then_stop()))
+        if not tasks:
+            tasks.append(asyncio.ensure_future(drain_then_stop()))
 
     loop.add_signal_handler(signal.SIGTERM, begin)
     try:
         yield
     finally:
-        if tasks:
-            tasks[0].cancel()
-        else:
-            hand_back()
+        for task in tasks:
+            task.cancel()
+        hand_back()
