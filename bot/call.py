@@ -19,7 +19,14 @@ from typing import Any
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
 from pipecat.flows import Flow, FlowManager
-from pipecat.frames.frames import ControlFrame, Frame, InputDTMFFrame, InterruptionWorkerFrame, TTSSpeakFrame
+from pipecat.frames.frames import (
+    ControlFrame,
+    Frame,
+    InputDTMFFrame,
+    InterruptionWorkerFrame,
+    LLMConfigureOutputFrame,
+    TTSSpeakFrame,
+)
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.processors.frameworks.rtvi.frames import RTVIServerMessageFrame
@@ -56,6 +63,7 @@ class Channel(enum.StrEnum):
 
     PHONE = "phone"
     BROWSER = "browser"
+    EVAL = "eval"
 
 
 class CallState(enum.StrEnum):
@@ -105,6 +113,8 @@ class CallSetup:
     transport_in: tuple[FrameProcessor, ...] = ()
     transport_out: tuple[FrameProcessor, ...] = ()
     rtvi: bool = False
+    is_typed: bool = False
+    """The caller types and reads: silence on the line means nothing."""
     on_turn: Callable[[TurnRecord], None] | None = None
     folder: Path | None = None
     """Where its recording goes; None records nothing."""
@@ -201,6 +211,8 @@ class Call:
         cached = await self._resources.audio.get(speech_key(self.setup.agent, text, rate_hz))
         if cached is None:
             await graph.worker.queue_frame(TTSSpeakFrame(text))
+            services = self._resources.services(self.setup.agent, rate_hz)
+            self._resources.renderer.ask(self.setup.agent, text, services)
             return
         words = [SpokenWord(word.text, word.start_s) for word in cached.words]
         graph.playout.speak(cached.pcm, words or [SpokenWord(text, 0.0)])
@@ -347,6 +359,10 @@ class Call:
         worker.add_reached_downstream_filter((LastWordFrame,))
 
         async def on_started(*_: Any) -> None:
+            if (
+                self.setup.is_typed
+            ):  # from the head, so that RTVI knows it too and does not turn the voice back on
+                await worker.queue_frame(LLMConfigureOutputFrame(skip_tts=True))
             await flow_manager.initialize(self.setup.flow.initial_node)
 
         async def on_reached_end(_: PipelineWorker, frame: Frame) -> None:
@@ -354,7 +370,8 @@ class Call:
                 self.end(EndReason.AGENT_ENDED)
 
         async def on_idle(*_: Any) -> None:
-            await self._reprompt()
+            if not self.setup.is_typed:
+                await self._reprompt()
 
         async def on_sign(*_: Any) -> None:
             self._last_sign_s = self._loop.time()
@@ -364,6 +381,8 @@ class Call:
         worker.add_event_handler("on_frame_reached_downstream", on_reached_end)
         graph.aggregators.user_half.add_event_handler("on_user_turn_idle", on_idle)
         graph.aggregators.user_half.add_event_handler("on_user_turn_stopped", on_sign)
+        if self.setup.is_typed:  # what is typed is no turn of speech: its answer shows that somebody is there
+            graph.aggregators.assistant_half.add_event_handler("on_assistant_turn_stopped", on_sign)
 
     def _flow_manager(self, graph: CallGraph) -> FlowManager:
         manager = FlowManager(

@@ -113,7 +113,7 @@ def call(
 def warm() -> None:
     """Render every fixed line of every agent into the audio cache."""
     with _ready("instant") as ready:
-        from bot.voice_lines import warm_all
+        from bot.warm import warm_all
 
         raise typer.Exit(asyncio.run(warm_all(ready.settings)))
 

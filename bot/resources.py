@@ -1,7 +1,7 @@
 """What all calls of one process share. Built once before the first call, closed after the last."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -11,11 +11,12 @@ from bot.flow_check import CheckedAgent
 from bot.services import ServiceContext
 from bot.settings import Settings
 from bot.vendor_clients import VendorClients
+from bot.voice_lines import LineRenderer
 from integrations.calendar import Calendar, OpeningHours
 from integrations.calendar_sqlite import SqliteCalendar
 from integrations.messages import MessageBook
 from integrations.messages_sqlite import SqliteMessageBook
-from processors.audio_cache import AudioCache
+from processors.audio_cache import AudioCache, Lookup
 from processors.recorder import DiskThread
 from processors.speech_models import SpeechModels
 
@@ -45,23 +46,39 @@ class Resources:
     clients: VendorClients
     models: SpeechModels
     audio: AudioCache
+    renderer: LineRenderer
     disk: DiskThread
 
     @classmethod
-    def open(cls, settings: Settings, agents: Mapping[str, CheckedAgent]) -> "Resources":
-        """Load the models and make the clients; blocks for about half a second."""
+    def open(
+        cls,
+        settings: Settings,
+        agents: Mapping[str, CheckedAgent],
+        *,
+        on_lookup: Callable[[Lookup], None] | None = None,
+    ) -> "Resources":
+        """Load the models and make the clients; blocks for about half a second.
+
+        Args:
+            settings: Checked.
+            agents: Checked, by slug.
+            on_lookup: Told where each look-up of a rendered line ended.
+        """
+        audio = AudioCache(settings.data_dir / "audio-cache", on_lookup=on_lookup)
         return cls(
             settings=settings,
             agents=agents,
             books={slug: _open_books(one.agent, settings) for slug, one in agents.items()},
             clients=VendorClients(settings),
             models=SpeechModels(),
-            audio=AudioCache(settings.data_dir / "audio-cache"),
+            audio=audio,
+            renderer=LineRenderer(audio),
             disk=DiskThread(),
         )
 
     async def close(self) -> None:
         """Let go of threads, files and connections."""
+        await self.renderer.close()
         await self.clients.aclose()
         self.audio.close()
         self.models.close()

@@ -14,16 +14,14 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
 from bot.agent import Agent
-from bot.flow_check import load_checked_agents
 from bot.lines import cacheable_lines
-from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
 from bot.services import ServiceContext, build_tts
-from bot.settings import Settings
 from processors.audio_cache import AudioCache, CachedSpeech, CachedWord, SpeechKey, digest_settings
 from processors.frames import SpeechAnchorFrame
 
 RENDER_LIMIT_S = 15.0
 """Longest time to render one line."""
+MAX_RENDERINGS = 4
 _NS_PER_S = 1_000_000_000
 
 
@@ -98,21 +96,37 @@ async def warm(agent: Agent, services: ServiceContext, cache: AudioCache) -> int
     return failed
 
 
-async def warm_all(settings: Settings) -> int:
-    """Render every line of every agent, for phones and browsers: `firstring warm`.
+class LineRenderer:
+    """Renders lines that a call had to say without the cache, so that the next call has them.
 
-    Returns:
-        The exit code: 0 if every line could be rendered.
+    Each line once, at most `MAX_RENDERINGS` at a time; one more is left for another call to ask for.
     """
-    resources = Resources.open(settings, load_checked_agents(settings.agents_dir))
-    try:
-        failed = 0
-        for one in resources.agents.values():
-            for rate_hz in (PHONE_RATE_HZ, BROWSER_RATE_HZ):
-                failed += await warm(one.agent, resources.services(one.agent, rate_hz), resources.audio)
-    finally:
-        await resources.close()
-    return 1 if failed else 0
+
+    def __init__(self, cache: AudioCache) -> None:
+        """Render into `cache`."""
+        self._cache = cache
+        self._running: dict[SpeechKey, asyncio.Task[None]] = {}
+
+    def ask(self, agent: Agent, text: str, services: ServiceContext) -> None:
+        """Render a line in the background. Returns at once."""
+        key = speech_key(agent, text, services.audio_out_hz)
+        if key in self._running or len(self._running) >= MAX_RENDERINGS:
+            return
+        task = asyncio.create_task(self._render(key, agent, text, services), name="render_line")
+        self._running[key] = task
+        task.add_done_callback(lambda _: self._running.pop(key, None))
+
+    async def close(self) -> None:
+        """Stop what is being rendered."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _render(self, key: SpeechKey, agent: Agent, text: str, services: ServiceContext) -> None:
+        speech = await render(agent, text, services)
+        if speech is not None:
+            await self._cache.put(key, speech)
 
 
 class _Collector(FrameProcessor):

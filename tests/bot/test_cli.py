@@ -168,7 +168,7 @@ def test_warm_ends_with_what_it_reports(monkeypatch: pytest.MonkeyPatch, sims: l
     async def warm_all(settings: Settings) -> int:
         return 3 if settings.twilio.account_sid == SID else 4
 
-    module(monkeypatch, "bot.voice_lines", warm_all=warm_all)
+    module(monkeypatch, "bot.warm", warm_all=warm_all)
     assert run("warm").exit_code == 3
 
 
