@@ -1,0 +1,165 @@
+"""From callers' reports to the figures of one row. Pure: no clock, no process, no file.
+
+Everything that is published as latency was measured by the callers from their own waveform; see `sims.report`.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+HELD_S = 2.5
+"""A plain bot's answer that takes longer than this waited for Smart Turn's 3 s of patience: without it the slowest
+answers of an idle machine take half as long."""
+AUDIBLE_GAP_S = 0.06
+
+
+class CallerTurn(BaseModel, frozen=True):
+    """One thing a caller said. Durations in seconds."""
+
+    text: str
+    answer_s: float | None
+    pause_s: float | None
+    stop_s: float | None
+
+
+class CallerGap(BaseModel, frozen=True):
+    """The phone ran dry for `length_s`; `inside` an utterance or between two."""
+
+    length_s: float
+    inside: bool
+
+
+class CallerReport(BaseModel, frozen=True):
+    """The part of a sim's call report that is measured here."""
+
+    scenario: str
+    outcome: str
+    reasons: tuple[str, ...] = ()
+    duration_s: float = 0.0
+    greeting_s: float | None = None
+    turns: tuple[CallerTurn, ...] = ()
+    gaps: tuple[CallerGap, ...] = ()
+    sim_lateness_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Percentiles of some durations, in seconds; None where there is nothing to count."""
+
+    count: int
+    p25: float | None
+    p50: float | None
+    p75: float | None
+    p95: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Return the nearest-rank percentiles."""
+        p25, p50, p75, p95 = (percentile(values, share) for share in (0.25, 0.5, 0.75, 0.95))
+        return cls(len(values), p25, p50, p75, p95)
+
+
+@dataclass(frozen=True)
+class CallFigures:
+    """What the callers of one row measured."""
+
+    calls: int
+    completed: int
+    call_minutes: float
+    greeting: Spread
+    answer: Spread
+    """Every answered turn."""
+    answer_decided: Spread
+    """Turns with lines that the plain bot's turn model thought finished."""
+    held: int
+    """Answers that took longer than `HELD_S`."""
+    early: int
+    """The agent began before the caller had finished."""
+    unanswered: int
+    """The caller spoke again, or the call ended, before the agent said anything; a goodbye may stay unanswered."""
+    pause: Spread
+    stop: Spread
+    gaps: int
+    """Inside an utterance and longer than `AUDIBLE_GAP_S`."""
+    longest_gap_s: float
+    failures: tuple[str, ...]
+    """Why calls failed, with the scenario's name."""
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return the nearest-rank percentile: a value that occurred, None of nothing.
+
+    Args:
+        values: In any order.
+        share: 0 < share <= 1.
+
+    Raises:
+        ValueError: If `share` is outside its range.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {share}")
+    if not values:
+        return None
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
+def held_lines(reports_by_load: Mapping[int, Sequence[CallerReport]]) -> frozenset[str]:
+    """Return the lines after which a plain bot's turn model waited for more.
+
+    The voices are synthetic and the same line always sounds the same, so the model's verdict belongs to the line. It
+    is read from the least loaded row in which the line was answered: under load everything is slow.
+
+    Args:
+        reports_by_load: The plain bot's reports by number of calls at once.
+    """
+    answers: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for load, reports in reports_by_load.items():
+        for turn in _answered(reports):
+            answers[turn.text][load].append(turn.answer_s or 0.0)
+    medians = {text: percentile(by_load[min(by_load)], 0.5) for text, by_load in answers.items()}
+    return frozenset(text for text, median in medians.items() if median is not None and median >= HELD_S)
+
+
+def call_figures(reports: Sequence[CallerReport], held: frozenset[str]) -> CallFigures:
+    """Count and order what the callers of one row measured.
+
+    Args:
+        reports: Of calls that have ended.
+        held: Lines that `answer_decided` leaves out.
+    """
+    turns = [turn for report in reports for turn in report.turns]
+    answers = [turn.answer_s for turn in turns if turn.answer_s is not None and turn.answer_s >= 0]
+    gaps = [gap.length_s for report in reports for gap in report.gaps if gap.inside]
+    return CallFigures(
+        calls=len(reports),
+        completed=sum(report.outcome == "ok" for report in reports),
+        call_minutes=sum(report.duration_s for report in reports) / 60,
+        greeting=Spread.of([report.greeting_s for report in reports if report.greeting_s is not None]),
+        answer=Spread.of(answers),
+        answer_decided=Spread.of([t.answer_s or 0.0 for t in _answered(reports) if t.text not in held]),
+        held=sum(answer >= HELD_S for answer in answers),
+        early=sum(turn.answer_s is not None and turn.answer_s < 0 for turn in turns),
+        unanswered=sum(turn.answer_s is None for turn in turns),
+        pause=Spread.of([turn.pause_s for turn in turns if turn.pause_s is not None]),
+        stop=Spread.of([turn.stop_s for turn in turns if turn.stop_s is not None]),
+        gaps=sum(gap > AUDIBLE_GAP_S for gap in gaps),
+        longest_gap_s=max(gaps, default=0.0),
+        failures=tuple(f"{r.scenario}: {'; '.join(r.reasons)}" for r in reports if r.outcome != "ok"),
+    )
+
+
+def ratio(ours: float | None, plain: float | None) -> float | None:
+    """Return ours / plain, None when either is missing or the divisor is 0."""
+    return None if ours is None or not plain else ours / plain
+
+
+def _answered(reports: Iterable[CallerReport]) -> list[CallerTurn]:
+    return [
+        turn
+        for report in reports
+        for turn in report.turns
+        if turn.answer_s is not None and turn.answer_s >= 0
+    ]

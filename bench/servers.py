@@ -1,0 +1,164 @@
+"""The two servers under measurement, each a process on the measured core, and its data in a folder of its own."""
+
+import contextlib
+import enum
+import http.client
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.machine import Memory, bucket_percentile, on_core, parse_buckets, read_tree
+from bot.settings import child_environment
+
+READY_LIMIT_S = 60.0
+STOP_LIMIT_S = 8.0
+_LAG = "firstring_loop_lag_seconds"
+_HTTP_LIMIT_S = 5.0
+
+
+class Bot(enum.Enum):
+    """Who answers the telephone."""
+
+    OURS = "First Ring"
+    PLAIN = "plain Pipecat"
+
+
+COMMANDS: Mapping[Bot, tuple[str, ...]] = {
+    Bot.OURS: ("-m", "bot.cli", "serve"),
+    Bot.PLAIN: ("-m", "bench.plain_bot"),
+}
+
+
+class ServerError(Exception):
+    """A server did not start, or ended by itself."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a server has used until now."""
+
+    cpu_s: float
+    memory: Memory
+    lag: Mapping[float, float]
+    """Lateness of its event loop: upper edge in seconds to cumulative count."""
+
+    def lag_since(self, before: "Reading", share: float) -> float | None:
+        """Return the percentile of the loop's lateness between two readings, in seconds, rounded up to an edge."""
+        return bucket_percentile(before.lag, self.lag, share)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    bot: Bot
+    port: int
+    pid: int
+    database: Path
+    log: Path
+
+    @property
+    def voice_url(self) -> str:
+        """Its voice webhook."""
+        return f"http://127.0.0.1:{self.port}/twilio/voice"
+
+    def read(self) -> Reading:
+        """Read what it has used. Blocks for some milliseconds; the request costs the server about one."""
+        _, exposition = _get(self.port, "/metrics")
+        cpu_s, memory = read_tree(self.pid)
+        return Reading(cpu_s, memory, parse_buckets(exposition, _LAG))
+
+    def memory(self) -> Memory:
+        """Read what it occupies now."""
+        return read_tree(self.pid)[1]
+
+    def empty_books(self) -> None:
+        """Take all appointments and messages out of its books, so that each row finds the same free times."""
+        with contextlib.closing(sqlite3.connect(self.database, timeout=2.0)) as connection:
+            for table in ("bookings", "messages"):
+                with contextlib.suppress(sqlite3.OperationalError):  # nobody has written to it yet
+                    connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own two names
+            connection.commit()
+
+
+@contextlib.contextmanager
+def running(
+    bot: Bot, *, vendors: Mapping[str, str], folder: Path, core: int | None, max_calls: int
+) -> Generator[Server]:
+    """Run one server for as long as the block lasts.
+
+    Args:
+        bot: Which.
+        vendors: Settings that point it at the sims.
+        folder: Gets its data and log, and is emptied first.
+        core: Where it runs; None is anywhere.
+        max_calls: Calls at once that it has to admit.
+
+    Raises:
+        ServerError: If it is not ready in time.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    port = _free_port()
+    log, database = folder / "server.log", folder / "books.db"
+    environment = child_environment(
+        {
+            **vendors,
+            "PORT": str(port),
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "DATABASE_URL": f"sqlite:///{database.resolve()}",
+            "RECORDINGS_URL": str(folder / "recordings"),
+            "MAX_CALLS": str(max_calls),
+            "WORKERS": "1",
+            "LOG_LEVEL": "INFO",
+        }
+    )
+    with log.open("wb") as output, on_core(core):
+        process = subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, *COMMANDS[bot]],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_until_ready(process, port, log)
+        yield Server(bot, port, process.pid, database, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + READY_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if _get(port, "/readyz")[0] == 200:
+                return
+        time.sleep(0.1)
+    raise ServerError(f"the server was not ready in {READY_LIMIT_S:g} s; see {log}")
+
+
+def _get(port: int, path: str) -> tuple[int, str]:
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=_HTTP_LIMIT_S)
+    ) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
