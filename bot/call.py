@@ -148,6 +148,8 @@ class Call:
         self._built = asyncio.Event()
         self._line_up = asyncio.Event()
         self._end_asked = asyncio.Event()
+        self.greeted = asyncio.Event()
+        """Set in an eval when the flow is in place and the greeting was heard: what comes earlier would be lost."""
         self.ended = asyncio.Event()
         """Set when everything is released."""
         self._reprompts = 0
@@ -321,6 +323,8 @@ class Call:
             await self._recorder.close(end_samples=self._recording.now_samples)
         if self._graph is not None:
             self._marks_lost = self._graph.playout.marks_lost
+            if isinstance(self._graph.tts, HoldsSocket):
+                self._graph.tts.drop_socket()
         self._graph = None  # a call that is kept for the owner's pages keeps no pipeline
         self._set_state(CallState.ENDED)
         self.ended.set()
@@ -359,11 +363,13 @@ class Call:
         worker.add_reached_downstream_filter((LastWordFrame,))
 
         async def on_started(*_: Any) -> None:
-            if (
-                self.setup.is_typed
-            ):  # from the head, so that RTVI knows it too and does not turn the voice back on
+            if self.setup.is_typed:
+                # From the head, so that RTVI knows it too and does not turn the voice back on.
                 await worker.queue_frame(LLMConfigureOutputFrame(skip_tts=True))
             await flow_manager.initialize(self.setup.flow.initial_node)
+            if self.setup.channel is Channel.EVAL:
+                await worker.flush_pipeline()
+                self.greeted.set()
 
         async def on_reached_end(_: PipelineWorker, frame: Frame) -> None:
             if isinstance(frame, LastWordFrame):  # the flow has others reported

@@ -203,6 +203,8 @@ class Settings(BaseSettings):
         BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
     ] = "INFO"
 
+    evals: bool = False
+    """Whether `bot()` takes the connections of an eval harness: whoever opens one types to the agent."""
     prometheus_multiproc_dir: Path | None = None
     """Set by `firstring serve` for its worker processes; read by prometheus_client too."""
 
