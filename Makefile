@@ -70,7 +70,8 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --require-hashes
 
 # `.venv/bin/firstring`, run from this folder.
 $(BIN)/firstring: | $(VENV)/.made
-	@printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom bot.cli import app\napp()\n' \
+	@# The guard: worker processes import this file again.
+	@printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom bot.cli import app\nif __name__ == "__main__":\n    app()\n' \
 	"$(CURDIR)/$(BIN)/python" "$(CURDIR)" > $@
 	@chmod +x $@
 
