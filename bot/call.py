@@ -37,6 +37,7 @@ from bot.line_recording import LineRecording
 from bot.lines import fixed_lines
 from bot.pipeline import CallGraph, GraphParts, build_graph
 from bot.resources import Resources
+from bot.services import HoldsSocket
 from bot.voice_lines import speech_key
 from flows.business import Business, prompt_facts
 from processors.playout import PlayoutWire, SpokenWord

@@ -25,6 +25,7 @@ from pipecat.services.tts_service import TextAggregationMode, TTSService
 from pipecat.transcriptions.language import Language
 from pipecat.utils.types import NotGiven
 from pydantic import TypeAdapter, ValidationError
+from websockets.asyncio.client import ClientConnection
 
 from bot.errors import ConfigurationError
 from bot.settings import Vendor
@@ -83,20 +84,27 @@ class VendorEntry(Generic[ServiceT]):
     """Name of each allowed option to the check of its value."""
 
 
-class _SharedTls:
+class HoldsSocket:
     """Give a Pipecat websocket service the process's TLS context and our deadlines.
 
     `WebsocketService._websocket_connect` is the one place where those services dial.
     """
 
     clients: VendorClients
+    _dialled: ClientConnection | None = None
 
     async def _websocket_connect(self, uri: str, **kwargs: Any) -> Any:
-        options = socket_options(uri, self.clients.tls)
-        return await super()._websocket_connect(uri, **{**options, **kwargs})  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
+        options = {**socket_options(uri, self.clients.tls), **kwargs}
+        self._dialled = await super()._websocket_connect(uri, **options)  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
+        return self._dialled
+
+    def drop_socket(self) -> None:
+        """Cut the socket if it is still open: Pipecat forgets it when a goodbye is cancelled half-way."""
+        if self._dialled is not None:
+            self._dialled.transport.abort()
 
 
-class _ElevenLabs(_SharedTls, AnchoredSpeech, ElevenLabsTTSService):
+class _ElevenLabs(HoldsSocket, AnchoredSpeech, ElevenLabsTTSService):
     """ElevenLabs' multi-stream socket."""
 
     async def _disconnect_websocket(self) -> None:
@@ -110,7 +118,7 @@ class _ElevenLabs(_SharedTls, AnchoredSpeech, ElevenLabsTTSService):
                 socket.transport.abort()
 
 
-class _Cartesia(_SharedTls, AnchoredSpeech, CartesiaTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
+class _Cartesia(HoldsSocket, AnchoredSpeech, CartesiaTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
     """Cartesia's socket."""
 
 

@@ -151,7 +151,9 @@ async def _say_goodbye(socket: ClientConnection) -> None:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await socket.close()
     except TimeoutError:
-        socket.transport.abort()
+        pass
+    finally:
+        socket.transport.abort()  # also when this is cancelled half-way
 
 
 def socket_options(url: str, tls: ssl.SSLContext) -> dict[str, Any]:

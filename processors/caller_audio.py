@@ -37,6 +37,8 @@ _PRE_SPEECH_S = 0.5
 _FORGET_AFTER_S = 2.0
 """Quiet after which the voice model's memory is cleared: long line noise leaves it deaf to what follows."""
 _MAX_WAITING_WINDOWS = 64
+VERDICT_LIMIT_S = 0.25
+"""A turn model that is slower than this is not waited for; silence has nearly decided by then."""
 
 
 class CallerAudioSink(Protocol):
@@ -132,10 +134,13 @@ class CallerAudioProcessor(FrameProcessor):
             await self._forward()
 
     async def turn_verdict(self) -> float | None:
-        """Return how finished the caller's words sound, 0..1, or None if that is not known."""
+        """Return how finished the caller's words sound, 0..1, or None if that is not known in time."""
         verdict = self._verdict or self._ask_turn_model()
         try:
-            return await asyncio.shield(verdict)
+            async with asyncio.timeout(VERDICT_LIMIT_S):
+                return await asyncio.shield(verdict)
+        except TimeoutError:  # interruptions and the end of the call wait behind this question
+            return None
         except Exception as error:  # noqa: BLE001 - without the model, silence decides
             logger.error("{} turn model failed: {}", self, error)
             return None

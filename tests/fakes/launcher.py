@@ -138,7 +138,7 @@ async def open_launcher(
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             await _wait_until_ready(app, server, serving)
-            async with aiohttp.ClientSession() as http:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
                 yield Launcher(world, app, complete, http)
         finally:
             server.should_exit = True

@@ -75,7 +75,9 @@ class MediaSocket:
 
     async def media(self, ulaw: bytes = SILENCE, **more: Any) -> None:
         payload = base64.b64encode(ulaw).decode()
-        await self.send("media", {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": payload} | more)
+        await self.send(
+            "media", {"track": "inbound", "chunk": "1", "timestamp": "0", "payload": payload} | more
+        )
 
     async def mark(self, name: str) -> None:
         await self.send("mark", {"name": name})
