@@ -1,0 +1,260 @@
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
+from pipecat.frames.frames import (
+    Frame,
+    InputAudioRawFrame,
+    StartFrame,
+    UserStoppedSpeakingFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.workers.runner import WorkerRunner
+
+from processors.caller_audio import CallerAudioProcessor, EarlyTurnAnalyzer
+from processors.speech_models import VoiceStream
+from processors.voice_activity import VoiceActivityParams
+
+RATE = 8000
+FRAME_SAMPLES = 160
+
+
+class FakeModels:
+    """Calls what is loud voice; has an opinion on turns, or hangs, or fails."""
+
+    def __init__(self) -> None:
+        self.turns: list[bytes] = []
+        self.verdict: float | None = 0.9
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.fails = False
+        self.can_judge_early = True
+        self.scored = 0
+
+    def voice_probability(self, stream: VoiceStream, window: np.ndarray) -> "asyncio.Future[float]":
+        self.scored += 1
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        if self.fails:
+            future.set_exception(RuntimeError("no model"))
+        else:
+            future.set_result(0.95 if float(np.abs(window).max()) > 0.1 else 0.05)
+        return future
+
+    async def turn_probability(self, pcm: bytes, rate_hz: int) -> float | None:
+        self.turns.append(pcm)
+        await self.answers.wait()
+        if self.fails:
+            raise RuntimeError("no model")
+        return self.verdict
+
+
+class Tail(FrameProcessor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[float, Frame]] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if not isinstance(frame, StartFrame):
+            self.seen.append((asyncio.get_running_loop().time(), frame))
+        await self.push_frame(frame, direction)
+
+    def of(self, kind: type[Frame]) -> list[float]:
+        return [at for at, frame in self.seen if isinstance(frame, kind)]
+
+    def audio(self) -> bytes:
+        return b"".join(frame.audio for _, frame in self.seen if isinstance(frame, InputAudioRawFrame))
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.pcm = b""
+
+    def caller_audio(self, pcm: bytes) -> None:
+        self.pcm += pcm
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, float]] = []
+
+    def caller_started(self, now_s: float) -> None:
+        self.events.append(("started", now_s))
+
+    def caller_stopped(self, speech_end_s: float, now_s: float) -> None:
+        self.events.append(("stopped", speech_end_s))
+
+
+class Rig:
+    """A `CallerAudioProcessor` in a real pipeline, fed 20 ms at a time on virtual time."""
+
+    async def __aenter__(self) -> "Rig":
+        self.models = FakeModels()
+        self.sink, self.listener, self.tail = Sink(), Listener(), Tail()
+        models: Any = self.models
+        self.caller = CallerAudioProcessor(
+            models, rate_hz=RATE, params=VoiceActivityParams(), listener=self.listener, sink=self.sink
+        )
+        self.worker = PipelineWorker(
+            Pipeline([self.caller, self.tail]),
+            params=PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=RATE),
+            enable_rtvi=False,
+            enable_turn_tracking=False,
+            idle_timeout_secs=None,
+        )
+        runner = WorkerRunner(handle_sigint=False)
+        await runner.add_workers(self.worker)
+        self._running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0.1)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.models.answers.set()
+        await self.worker.cancel()
+        await self._running
+
+    async def play(self, seconds: float, level: float) -> None:
+        samples = (np.sin(np.arange(FRAME_SAMPLES) * 0.7) * level * 32767).astype(np.int16)
+        for _ in range(round(seconds / 0.02)):
+            await self.caller.feed(samples.tobytes())
+            await asyncio.sleep(0.02)
+
+    async def speak(self, seconds: float) -> None:
+        await self.play(seconds, 0.3)
+
+    async def keep_quiet(self, seconds: float) -> None:
+        await self.play(seconds, 0.0)
+
+
+async def test_edges_of_speech_are_told_where_they_are() -> None:
+    async with Rig() as rig:
+        began_s = asyncio.get_running_loop().time()
+        await rig.keep_quiet(1.0)
+        await rig.speak(1.0)
+        await rig.keep_quiet(1.0)
+        started, stopped = rig.tail.of(VADUserStartedSpeakingFrame), rig.tail.of(VADUserStoppedSpeakingFrame)
+        assert [at - began_s for at in started] == [pytest.approx(1.2, abs=0.06)]
+        assert [at - began_s for at in stopped] == [pytest.approx(2.2, abs=0.06)]
+        kinds = [kind for kind, _ in rig.listener.events]
+        assert kinds == ["started", "stopped"]
+        assert rig.listener.events[1][1] - began_s == pytest.approx(2.0, abs=0.05)
+
+
+async def test_the_recogniser_and_the_recorder_get_every_sample() -> None:
+    async with Rig() as rig:
+        await rig.speak(0.5)
+        await rig.keep_quiet(0.5)
+        assert rig.sink.pcm == rig.tail.audio()
+        assert len(rig.sink.pcm) == RATE * 2
+
+
+async def test_the_recogniser_has_all_audio_before_it_is_told_that_the_caller_stopped() -> None:
+    async with Rig() as rig:
+        await rig.speak(0.5)
+        await rig.play(0.3, 0.0)
+        kinds = [type(frame) for _, frame in rig.tail.seen]
+        until_stop = kinds[: kinds.index(VADUserStoppedSpeakingFrame)]
+        heard_s = sum(
+            len(f.audio) for _, f in rig.tail.seen[: len(until_stop)] if isinstance(f, InputAudioRawFrame)
+        )
+        assert heard_s / 2 / RATE >= 0.5 + 0.19
+
+
+async def test_silence_costs_no_inference() -> None:
+    async with Rig() as rig:
+        await rig.keep_quiet(5.0)
+        assert rig.models.scored == 0
+
+
+async def test_the_turn_model_is_asked_before_the_pause_is_over_and_its_answer_is_used() -> None:
+    async with Rig() as rig:
+        await rig.speak(0.6)
+        await rig.play(0.16, 0.0)
+        assert len(rig.models.turns) == 1
+        assert rig.tail.of(VADUserStoppedSpeakingFrame) == []
+        await rig.play(0.1, 0.0)
+        assert await rig.caller.turn_verdict() == 0.9
+        assert len(rig.models.turns) == 1
+
+
+async def test_a_busy_model_is_asked_only_when_the_pause_is_long_enough() -> None:
+    async with Rig() as rig:
+        rig.models.can_judge_early = False
+        await rig.speak(0.6)
+        await rig.play(0.3, 0.0)
+        assert rig.models.turns == []
+        assert await rig.caller.turn_verdict() == 0.9
+        assert len(rig.models.turns) == 1
+
+
+async def test_a_caller_who_goes_on_makes_the_verdict_stale_but_whoever_waits_for_it_gets_it() -> None:
+    async with Rig() as rig:
+        rig.models.answers.clear()
+        await rig.speak(0.6)
+        await rig.play(0.16, 0.0)
+        waiting = asyncio.create_task(rig.caller.turn_verdict())
+        await rig.speak(0.2)
+        rig.models.answers.set()
+        assert await asyncio.wait_for(waiting, 1.0) == 0.9
+        await rig.speak(0.2)
+        await rig.play(0.3, 0.0)
+        await rig.caller.turn_verdict()
+        assert len(rig.models.turns) == 2
+
+
+async def test_each_turn_is_judged_by_its_own_audio_and_at_most_eight_seconds_of_it() -> None:
+    async with Rig() as rig:
+        await rig.speak(12.0)
+        await rig.play(0.3, 0.0)
+        assert len(rig.models.turns[-1]) / 2 / RATE == pytest.approx(8.0, abs=0.1)
+        await rig.caller.queue_frame(UserStoppedSpeakingFrame())
+        await asyncio.sleep(0.01)
+        await rig.speak(0.6)
+        await rig.play(0.3, 0.0)
+        assert len(rig.models.turns[-1]) / 2 / RATE < 2.0
+
+
+async def test_a_model_that_hangs_is_not_waited_for() -> None:
+    async with Rig() as rig:
+        rig.models.answers.clear()
+        await rig.speak(0.6)
+        await rig.play(0.3, 0.0)
+        assert await asyncio.wait_for(rig.caller.turn_verdict(), 0.5) is None
+
+
+async def test_models_that_fail_leave_the_call_alive() -> None:
+    async with Rig() as rig:
+        rig.models.fails = True
+        await rig.speak(0.6)
+        await rig.keep_quiet(0.4)
+        assert await rig.caller.turn_verdict() is None
+        rig.models.fails = False
+        await rig.speak(0.6)
+        assert len(rig.tail.of(VADUserStartedSpeakingFrame)) == 1
+
+
+async def test_the_analyzer_says_complete_incomplete_or_not_known() -> None:
+    async with Rig() as rig:
+        analyzer = EarlyTurnAnalyzer(rig.caller)
+        for verdict, state, is_known in (
+            (0.9, EndOfTurnState.COMPLETE, True),
+            (0.2, EndOfTurnState.INCOMPLETE, True),
+            (None, EndOfTurnState.INCOMPLETE, False),
+        ):
+            rig.models.verdict = verdict
+            rig.caller.end_turn()
+            assert (await analyzer.analyze_end_of_turn())[0] is state
+            assert analyzer.is_known is is_known
+
+
+async def test_audio_that_comes_as_frames_is_taken_too() -> None:
+    async with Rig() as rig:
+        await rig.caller.queue_frame(InputAudioRawFrame(bytes(640), RATE, 1))
+        await asyncio.sleep(0.01)
+        assert rig.tail.audio() == bytes(640)
