@@ -258,9 +258,7 @@ async def test_a_message_of_ten_megabytes_ends_its_own_call_at_most(launcher: La
     assert counted["media_faults{kind=oversized}"] == 1
 
 
-async def test_a_flood_is_dropped_and_other_calls_are_served(
-    launcher: Launcher, warnings: list[str]
-) -> None:
+async def test_a_flood_is_dropped_and_other_calls_are_served(launcher: Launcher, warnings: list[str]) -> None:
     before = await launcher.metrics()
     payload = base64.b64encode(b"\xff" * 160).decode()
     async with live_call(launcher) as line:
@@ -414,7 +412,9 @@ async def test_the_operators_pages(launcher: Launcher) -> None:
 
 
 async def test_a_test_call_from_the_page_is_listed_played_and_kept(launcher: Launcher) -> None:
-    async with launcher.http.post(f"{launcher.url}/api/test-call", json={"scenario": "hangup_early"}) as answer:
+    async with launcher.http.post(
+        f"{launcher.url}/api/test-call", json={"scenario": "hangup_early"}
+    ) as answer:
         assert answer.status == 202
         call_sid = (await answer.json())["call_sid"]
     async with launcher.http.get(f"{launcher.url}/api/calls/{call_sid}/audio.wav") as answer:
@@ -468,10 +468,9 @@ async def test_a_draining_server_lets_calls_end_and_takes_no_more(tmp_path: Path
 
 
 async def test_a_server_that_is_stopped_ends_its_calls(tmp_path: Path) -> None:
-    async with open_launcher(tmp_path) as launcher:
-        async with live_call(launcher) as line:
-            await line.read(until="media")
-            board = launcher.board
-            call = board.find(line.call_sid)
+    async with open_launcher(tmp_path) as launcher, live_call(launcher) as line:
+        await line.read(until="media")
+        board = launcher.board
+        call = board.find(line.call_sid)
     assert call is not None
     assert call.ended.is_set()
