@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
@@ -34,7 +35,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 HOW = Path(__file__).parent / "how_it_is_measured.md"
 MIX = ("booking", "hours", "message")
 QUICK_MIX = ("hours",)
-DEFAULT_CALLS = (1, 3, 5, 10)
+DEFAULT_CALLS = (1, 5, 10)
 QUICK_CALLS = (5,)
 DEFAULT_MINUTES = 9.5
 QUICK_MINUTES = 1.9
@@ -75,6 +76,7 @@ def main() -> int:
     options = _options(sys.argv[1:])
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the servers before us
     server_core, load_core = _cores()
     try:
         with on_core(load_core), TemporaryDirectory(prefix="firstring-bench-") as folder:
@@ -82,6 +84,8 @@ def main() -> int:
     except (ServerError, SimProcessError, aiohttp.ClientError) as error:
         _console.print(f"the bench could not be run: {error}")
         return 2
+    except KeyboardInterrupt:
+        return 130
     measured = measure(rows)
     for table in terminal_tables(measured, idle_mb):
         Console(highlight=False).print(table)

@@ -1,38 +1,48 @@
 """The plain bot takes a call: what First Ring is measured against must work."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 import pytest
 
-from bench.load import SimPhone
 from bench.servers import Bot, running
 from bot.settings import Vendor, VendorSource
-from bot.sim_process import SimProcess, sim_environment
+from bot.sim_process import sim_environment
+from sims.profiles import PROFILES
+from sims.scenario import Scenario
+from sims.world import SimWorld
 
 pytestmark = pytest.mark.real_time
 
+QUESTION = Scenario.model_validate(
+    {
+        "name": "question",
+        "ended_by": "caller",
+        "min_turns": 1,
+        "steps": [
+            {"expect": {"agent": "finishes", "within_s": 15}},
+            {"say": "What are your hours on Saturday?"},
+            {"expect": {"agent": "finishes", "within_s": 15, "text_contains": "saturday|nine|one"}},
+            {"hang_up": True},
+        ],
+    }
+)
+
 
 @pytest.mark.timeout(60)
-async def test_a_call_to_the_plain_bot_goes_well(tmp_path: Path) -> None:
-    import aiohttp
-
-    sims = await asyncio.to_thread(SimProcess.start, profile="instant", seed=1, command=_sims(tmp_path))
-    with sims:
-        vendors = sim_environment(dict.fromkeys(Vendor, VendorSource.SIM), sims.environment)
-        starting = running(Bot.PLAIN, vendors=vendors, folder=tmp_path / "plain", core=None, max_calls=2)
-        with starting as server:
-            async with aiohttp.ClientSession(sims.environment["TWILIO_BASE_URL"]) as session:
-                report = await SimPhone(session).call("hours", server.voice_url, seed=1)
-            used = await asyncio.to_thread(server.read)
+async def test_a_question_is_answered(tmp_path: Path) -> None:
+    async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
+        vendors = sim_environment(dict.fromkeys(Vendor, VendorSource.SIM), world.env())
+        server = running(Bot.PLAIN, vendors=vendors, folder=tmp_path / "plain", core=None, max_calls=2)
+        plain = await asyncio.to_thread(server.__enter__)
+        try:
+            report = await world.twilio.place_call(QUESTION, voice_url=plain.voice_url)
+            used = await asyncio.to_thread(plain.read)
+        finally:
+            await asyncio.to_thread(server.__exit__, None, None, None)
     assert report.outcome == "ok", report.reasons
-    assert report.greeting_s is not None
-    assert sum(turn.answer_s is not None for turn in report.turns) >= 2
+    assert report.measures is not None
+    assert report.measures.greeting_s is not None
     assert used.cpu_s > 0
     assert used.memory.private_mb > 50
     assert sum(used.lag.values()) > 0
-
-
-def _sims(folder: Path) -> tuple[str, ...]:
-    return (sys.executable, "-m", "sims", "serve", "--cache-dir", str(folder / "speech"))
