@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from pipecat.frames.frames import OutputAudioRawFrame
@@ -25,7 +25,7 @@ class Track:
 
 
 @asynccontextmanager
-async def running(track: Track, marks: list[str]) -> AsyncIterator[BrowserWire]:
+async def running(track: Track, marks: list[str]) -> AsyncGenerator[BrowserWire]:
     wire = BrowserWire(track, rate_hz=RATE, on_played=marks.append)
     task = asyncio.create_task(wire.run())
     yield wire
