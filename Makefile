@@ -12,7 +12,7 @@ FIRSTRING := $(BIN)/python -m bot.cli
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help run test call check bench warm lock clean
+.PHONY: help run test call check bench evals warm lock clean
 
 help:
 	@echo "run    serve on http://127.0.0.1:7860 (vendors without a key are played by sims)"
@@ -20,6 +20,7 @@ help:
 	@echo "test   the whole test suite"
 	@echo "check  format, lint, types, import arrows"
 	@echo "bench  measure against a plain Pipecat bot"
+	@echo "evals  play the agents' eval scenarios through Pipecat's harness"
 	@echo "warm   render every fixed line into the audio cache"
 	@echo "lock   compile requirements/ from pyproject.toml"
 
@@ -31,6 +32,9 @@ call: $(VENV)/.run
 
 warm: $(VENV)/.run
 	$(FIRSTRING) warm $(ARGS)
+
+evals: $(VENV)/.run
+	$(FIRSTRING) evals $(ARGS)
 
 bench: $(VENV)/.dev
 	$(FIRSTRING) bench $(ARGS)

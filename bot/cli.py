@@ -118,6 +118,18 @@ def warm() -> None:
         raise typer.Exit(asyncio.run(warm_all(ready.settings)))
 
 
+@app.command()
+def evals(
+    only: Annotated[str, typer.Option(help="Part of the names of those to run.")] = "",
+    profile: Annotated[str, typer.Option(help="Timing of the sims, where no key is set.")] = "instant",
+) -> None:
+    """Run every agent's eval scenarios through Pipecat's harness; exit 1 if one fails."""
+    with _ready(profile, is_quiet=True) as ready:
+        from bot.evals import run_evals
+
+        raise typer.Exit(run_evals(ready.settings, only=only))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(context: typer.Context) -> None:
     """Measure against a plain Pipecat bot; takes the options of `python -m bench`."""
