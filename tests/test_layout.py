@@ -19,6 +19,8 @@ WITHOUT_TWIN = {
     "bench": "a measurement, not a product: its run is its test",
     "sims/__main__.py": "the command line around SimWorld; started for real by tests of bot/sim_process.py's users",
     "sims/scenarios": "data",
+    "processors/frames.py": "data that others' tests pass around",
+    "integrations/messages.py": "a Protocol and its rows; one suite per book tests them",
 }
 """Modules (or folders) that have no test module of their own, and why."""
 
