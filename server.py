@@ -7,31 +7,33 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from loguru import logger
-from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
-from pipecat.transports.smallwebrtc.request_handler import (
-    IceCandidate,
-    SmallWebRTCPatchRequest,
-    SmallWebRTCRequest,
-    SmallWebRTCRequestHandler,
-)
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from bot.browser_peers import BadOfferError, BrowserPeers, Candidate, UnknownPeerError, close_peer
 from bot.flow_check import load_checked_agents
+from bot.logs import log_at
 from bot.loop_lag import watch_loop_lag
 from bot.metrics import Metrics
 from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
 from bot.serve import draining
 from bot.settings import Settings, load_settings
-from bot.sim_calls import SimCallError, place_sim_call
-from bot.switchboard import AFTER_STREAM_PATH, MEDIA_PATH, NotAdmittedError, Switchboard, call_view
+from bot.sim_calls import SimCallError, list_scenarios, place_sim_call
+from bot.switchboard import (
+    AFTER_STREAM_PATH,
+    MEDIA_PATH,
+    NotAdmittedError,
+    Switchboard,
+    UnknownAgentError,
+    call_view,
+)
 from bot.voice_lines import warm
 from telephony import twiml
 from telephony.admission import Admission, FileClaimLedger, derive_secret
@@ -41,36 +43,48 @@ from telephony.signature import MAX_BODY_BYTES, PublicAddress, SignatureChecker,
 VOICE_PATH = "/twilio/voice"
 STATUS_PATH = "/twilio/status"
 _WEB = Path(__file__).parent / "web"
+_TEST_CALL_LIMIT_S = 5.0
+"""From the order to the ring."""
 _PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Permissions-Policy": "microphone=(self)",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
 
-class BrowserOffer(BaseModel):
-    """`POST /webrtc/offer`."""
+class BrowserRequest(BaseModel):
+    """What a browser wants besides a connection."""
 
-    sdp: str
-    type: str
+    agent: str | None = Field(default=None, max_length=100)
+    """Its slug; None for the first one."""
+
+
+class BrowserOffer(BaseModel):
+    """`POST /webrtc/offer`; with `pc_id` a later offer of a call that runs."""
+
+    sdp: str = Field(max_length=100_000)
+    type: Literal["offer"]
     pc_id: str | None = None
-    restart_pc: bool | None = None
-    request_data: dict[str, Any] = {}
+    request_data: BrowserRequest = BrowserRequest()
 
 
 class BrowserCandidate(BaseModel):
     """One ICE candidate; an empty one ends the list."""
 
-    candidate: str
-    sdp_mid: str = "0"
-    sdp_mline_index: int = 0
+    candidate: str = Field(max_length=1000)
+    sdp_mid: str | None = None
+    sdp_mline_index: int | None = None
 
 
 class BrowserCandidates(BaseModel):
     """`PATCH /webrtc/offer`."""
 
     pc_id: str
-    candidates: list[BrowserCandidate]
+    candidates: list[BrowserCandidate] = Field(max_length=100)
 
 
 class TestCallOrder(BaseModel):
@@ -83,17 +97,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application of one worker process.
 
     Args:
-        settings: Checked; vendors played by sims have their URLs and keys by now. None: of the environment.
+        settings: Checked; vendors played by sims have their URLs and keys by now. None: those of the
+            environment, in a worker process that `firstring serve` has started.
     """
-    settings = settings or load_settings()
+    if settings is None:
+        settings = load_settings()
+        log_at(settings.log_level)
     address = PublicAddress(settings.public_url or f"http://127.0.0.1:{settings.port}")
     signatures = SignatureChecker(_auth_token(settings), address)
     metrics = Metrics.create(settings.prometheus_multiproc_dir)
-    peers = SmallWebRTCRequestHandler()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        resources = Resources.open(settings, load_checked_agents(settings.agents_dir))
+        resources = Resources.open(
+            settings,
+            load_checked_agents(settings.agents_dir),
+            on_lookup=lambda lookup: metrics.audio_cache_lookup(lookup.value),
+            usage=metrics,
+        )
         async with TwilioRest(_credentials(settings), base_url=settings.twilio.base_url) as rest:
             board = Switchboard(
                 resources,
@@ -114,12 +135,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             finally:
                 for task in background:
                     task.cancel()
-                await peers.close()
                 await resources.close()
 
     app = FastAPI(title="First Ring", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _add_twilio_routes(app, signatures, metrics)
-    _add_browser_routes(app, peers)
+    _add_browser_routes(app, BrowserPeers())
     _add_page_routes(app, settings, voice_url=address.http(VOICE_PATH))
     _add_operator_routes(app, metrics)
     return app
@@ -179,36 +199,55 @@ def _add_twilio_routes(app: FastAPI, signatures: SignatureChecker, metrics: Metr
         await socket.app.state.board.take_media(socket)
 
 
-def _add_browser_routes(app: FastAPI, peers: SmallWebRTCRequestHandler) -> None:
+def _add_browser_routes(app: FastAPI, peers: BrowserPeers) -> None:
+    async def begin(board: Switchboard, body: BrowserOffer) -> Any:
+        peer = await peers.open(body.sdp)
+        try:
+            call_sid = await board.take_browser(peer, body.request_data.agent or board.default_agent)
+        except BaseException:
+            await close_peer(peer)
+            raise
+        return {**(peer.get_answer() or {}), "call_sid": call_sid}
+
     @app.post("/webrtc/offer")
     async def offer(request: Request, body: BrowserOffer) -> Any:
-        board: Switchboard = request.app.state.board
-        refusal: list[str] = []
-
-        async def take(connection: SmallWebRTCConnection) -> None:
-            agent = str(body.request_data.get("agent") or board.default_agent)
-            try:
-                await board.take_browser(connection, agent)
-            except NotAdmittedError as error:
-                refusal.append(str(error))
-                await connection.disconnect()
-
-        answer = await peers.handle_web_request(
-            SmallWebRTCRequest(body.sdp, body.type, body.pc_id, body.restart_pc, body.request_data), take
-        )
-        if refusal:
-            return JSONResponse({"error": refusal[0]}, 503)
-        return answer
+        try:
+            if body.pc_id is None:
+                return await begin(request.app.state.board, body)
+            return (await peers.renegotiate(body.pc_id, body.sdp)).get_answer()
+        except BadOfferError as error:
+            return _refusal(error, 400)
+        except (UnknownPeerError, UnknownAgentError) as error:
+            return _refusal(error, 404)
+        except NotAdmittedError as error:
+            return _refusal(error, 503)
 
     @app.patch("/webrtc/offer")
     async def candidates(body: BrowserCandidates) -> Any:
-        found = [IceCandidate(c.candidate, c.sdp_mid, c.sdp_mline_index) for c in body.candidates]
-        await peers.handle_patch_request(SmallWebRTCPatchRequest(body.pc_id, found))
+        found = [Candidate(one.candidate, one.sdp_mid, one.sdp_mline_index) for one in body.candidates]
+        try:
+            await peers.add_candidates(body.pc_id, found)
+        except UnknownPeerError as error:
+            return _refusal(error, 404)
+        except BadOfferError as error:
+            return _refusal(error, 400)
         return {"status": "success"}
+
+
+def _refusal(error: Exception, status: int) -> Response:
+    return JSONResponse({"error": str(error)}, status)
 
 
 def _add_page_routes(app: FastAPI, settings: Settings, *, voice_url: str) -> None:
     uses_sims = urlsplit(settings.twilio.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+
+    known_scenarios: list[str] = []
+
+    async def scenarios() -> list[str]:
+        if uses_sims and not known_scenarios:
+            with contextlib.suppress(SimCallError):  # the page has names of its own
+                known_scenarios[:] = await list_scenarios(settings.twilio.base_url)
+        return known_scenarios
 
     @app.get("/")
     @app.get("/client")
@@ -221,6 +260,7 @@ def _add_page_routes(app: FastAPI, settings: Settings, *, voice_url: str) -> Non
         return {
             "calls": [call_view(call, with_turns=False) for call in board.calls()],
             "sims": uses_sims,
+            "scenarios": await scenarios(),
             "agents": board.agents,
         }
 
@@ -236,10 +276,13 @@ def _add_page_routes(app: FastAPI, settings: Settings, *, voice_url: str) -> Non
         call = request.app.state.board.find(call_sid)
         if call is None or not call.ended.is_set() or call.setup.folder is None:
             raise HTTPException(404)
-        return FileResponse(call.setup.folder / "audio.wav", media_type="audio/wav")
+        path = call.setup.folder / "audio.wav"
+        if not path.is_file():
+            raise HTTPException(404)  # nobody came to the line
+        return FileResponse(path, media_type="audio/wav")
 
     @app.post("/api/test-call", status_code=202)
-    async def test_call(order: TestCallOrder) -> Any:
+    async def test_call(request: Request, order: TestCallOrder) -> Any:
         if not uses_sims:
             return JSONResponse({"error": "Test calls need the sims; the telephone here is a real one."}, 409)
         try:
@@ -247,7 +290,10 @@ def _add_page_routes(app: FastAPI, settings: Settings, *, voice_url: str) -> Non
                 settings.twilio.base_url, scenario=order.scenario, voice_url=voice_url
             )
         except SimCallError as error:
-            return JSONResponse({"error": str(error)}, 502)
+            return _refusal(error, 502)
+        # The sim answers before it rings, and the page asks for the call at once.
+        if not await request.app.state.board.expect(call_sid, _TEST_CALL_LIMIT_S):
+            return JSONResponse({"error": "The telephone sim took the order and did not ring."}, 502)
         return {"call_sid": call_sid}
 
     app.mount("/static", StaticFiles(directory=_WEB), name="static")

@@ -48,6 +48,16 @@ async def place_sim_call(
     return str(answer["call_sid"])
 
 
+async def list_scenarios(twilio_url: str) -> list[str]:
+    """Return the names of what scripted people can do.
+
+    Raises:
+        SimCallError: If the sim cannot be reached.
+    """
+    answer = await _request("GET", f"{twilio_url}/sim/scenarios", limit_s=_ORDER_LIMIT_S)
+    return [str(name) for name in answer.get("scenarios", ())]
+
+
 async def wait_for_report(twilio_url: str, call_sid: str, *, limit_s: float) -> Mapping[str, Any]:
     """Wait until a call has ended and return what its caller measured.
 

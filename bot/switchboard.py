@@ -16,6 +16,7 @@ from loguru import logger
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 
+from bot.browser_peers import close_peer, until_vanished
 from bot.call import Call, CallSetup, CallState, Channel, EndReason
 from bot.call_files import write_call_files
 from bot.call_lines import TrackLine, browser_transport, hold_phone_line
@@ -38,10 +39,18 @@ START_LIMIT_S = 5.0
 KEPT_CALLS = 200
 """Ended calls that stay listed; their files stay on disk."""
 POLICY_VIOLATION = 1008
+_REFUSALS = {
+    AdmissionVerdict.FULL: "All lines are busy. Try again in a moment.",
+    AdmissionVerdict.DRAINING: "The server is about to restart. Try again in a minute.",
+}
 
 
 class NotAdmittedError(Exception):
-    """A browser call was refused."""
+    """A browser call was refused; the text is for the person at the page."""
+
+
+class UnknownAgentError(NotAdmittedError):
+    """It was for an agent that does not exist."""
 
 
 class Switchboard:
@@ -75,6 +84,8 @@ class Switchboard:
         self._tasks = asyncio.TaskGroup()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._next_call = asyncio.Event()
+        """Set when a call begins, then replaced."""
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -167,28 +178,28 @@ class Switchboard:
     # Browser
 
     async def take_browser(self, connection: SmallWebRTCConnection, agent_slug: str) -> str:
-        """Start a call with a browser.
+        """Start a call with a browser, and close its peer when the call is over.
 
         Returns:
             The call's SID.
 
         Raises:
-            NotAdmittedError: If there is no room or no such agent.
+            NotAdmittedError: If there is no room or no such agent; then the peer is still the caller's to close.
         """
         agent = self._resources.agents.get(agent_slug)
         if agent is None:
             known = ", ".join(self._resources.agents)
-            raise NotAdmittedError(f"there is no agent {agent_slug!r}; there is: {known}")
+            raise UnknownAgentError(f"There is no agent of that name; there is: {known}.")
         call_sid = f"WB{uuid4().hex}"
         admitted = self._admission.reserve(call_sid, agent_slug, time.time())
         if isinstance(admitted, Refused):
             self._metrics.call_refused(admitted.reason)
-            raise NotAdmittedError(f"no line is free: {admitted.reason}")
+            raise NotAdmittedError(_REFUSALS.get(admitted.reason, "The agent cannot take a call now."))
         self._admission.claim(admitted.token, call_sid, time.time())
         transport = browser_transport(connection)
         call = self._start(self._browser_setup(call_sid, agent, transport))
         line = TrackLine(call, transport, transport.output())
-        self._tasks.create_task(line.hold(), name="browser_line")
+        self._tasks.create_task(_hold_browser(call, line, connection), name=f"browser {call_sid}")
         return call_sid
 
     def _browser_setup(
@@ -253,9 +264,21 @@ class Switchboard:
         """Return a call of this process."""
         return next((call for call in self.calls() if call.setup.call_sid == call_sid), None)
 
+    async def expect(self, call_sid: str, limit_s: float) -> bool:
+        """Wait for a call to begin here; False if it has not within `limit_s` seconds."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while self.find(call_sid) is None:
+                    await self._next_call.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def _start(self, setup: CallSetup) -> Call:
         call = Call(setup, self._resources)
         self._live[setup.call_sid] = call
+        self._next_call.set()
+        self._next_call = asyncio.Event()
         self._idle.clear()
         self._metrics.call_began(setup.channel)
         self._tasks.create_task(self._run(call), name=f"call {setup.call_sid}")
@@ -307,6 +330,20 @@ class Switchboard:
         for fault, count in line.stream.faults.items():
             self._metrics.media_fault(fault, count)
         line.stream.faults.clear()
+
+
+async def _hold_browser(call: Call, line: TrackLine, connection: SmallWebRTCConnection) -> None:
+    """Hold a browser's line until its call is over; then close the peer, which Pipecat does only if it leaves first."""
+    holding = asyncio.ensure_future(line.hold())
+    watching = asyncio.ensure_future(until_vanished(connection))
+    try:
+        await asyncio.wait({holding, watching}, return_when=asyncio.FIRST_COMPLETED)
+        call.end(EndReason.CALLER_HUNG_UP)
+        await holding
+    finally:
+        holding.cancel()
+        watching.cancel()
+        await close_peer(connection)
 
 
 def call_view(call: Call, *, with_turns: bool) -> dict[str, Any]:

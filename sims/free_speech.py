@@ -2,8 +2,8 @@
 
 A low-accuracy stand-in: it knows some 500 words of a dental front desk, so that a conversation without a key is
 possible at all. A line per STT stream cuts the sound into utterances by loudness; one process (`sims.sphinx`,
-started at the first utterance) recognises them. Whatever happens to that process, an utterance then has no words,
-and nothing else. Nothing here blocks the loop or touches a socket.
+started at the first utterance or wideband line) recognises them. Whatever happens to that process, an utterance
+then has no words, and nothing else. Nothing here blocks the loop or touches a socket.
 """
 
 import asyncio
@@ -270,7 +270,8 @@ def _written(
 class FreeSpeech:
     """The recogniser process and the utterances it owes an answer for.
 
-    IDLE --first utterance--> RUNNING --process ends--> IDLE, at most three times; then utterances have no words.
+    IDLE --first utterance | wideband line--> RUNNING --process ends--> IDLE, at most three times; then
+    utterances have no words.
     """
 
     def __init__(self, command: Sequence[str] = (sys.executable, "-P", "-m", "sims.sphinx")) -> None:
@@ -292,16 +293,20 @@ class FreeSpeech:
         return self._running is not None
 
     def open_line(self, rate_hz: int) -> FreeSpeechLine:
-        """Return a line for one stream of `rate_hz`; close it with the stream."""
+        """Return a line for one stream of `rate_hz`; close it with the stream.
+
+        A wideband stream is a person in a browser, whom only the recogniser understands: it starts now, so that
+        their first words do not wait for it.
+        """
+        if rate_hz > mulaw.RATE_HZ:
+            self._start()
         return FreeSpeechLine(self, rate_hz)
 
     def begin(self, line: FreeSpeechLine) -> int:
         """Start an utterance for `line` and return its number."""
         number = next(self._numbers)
         self._lines[number] = line
-        if self._running is None and self._deaths < _MAX_DEATHS:
-            self._outbox = asyncio.Queue(_OUTBOX_MESSAGES)
-            self._running = asyncio.get_running_loop().create_task(self._run(), name="free_speech")
+        self._start()
         self.send(BEGIN, number)
         return number
 
@@ -325,6 +330,11 @@ class FreeSpeech:
         if running is not None:
             running.cancel()
             await asyncio.wait([running], timeout=2 * _EXIT_LIMIT_S)
+
+    def _start(self) -> None:
+        if self._running is None and self._deaths < _MAX_DEATHS:
+            self._outbox = asyncio.Queue(_OUTBOX_MESSAGES)
+            self._running = asyncio.get_running_loop().create_task(self._run(), name="free_speech")
 
     def _answer(self, number: int, words: Sequence[tuple[str, float, float]]) -> None:
         line = self._lines.pop(number, None)

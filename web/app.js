@@ -8,11 +8,10 @@ import { AGENT_LEFT, BrowserCall, CallState } from "./browser_call.js";
 import { CallView } from "./call_view.js";
 import { byId, clockText, element, showText } from "./dom.js";
 import { LevelMeters } from "./level_meter.js";
-import { hear, mood, newTranscript } from "./live_transcript.js";
+import { hear, learnTurns, mood, newTranscript } from "./live_transcript.js";
 import { Recording } from "./recording.js";
 import { fetchCall, fetchCalls, placeTestCall } from "./server_api.js";
 
-const AGENT = "reception";
 const CALL_POLL_MS = 1000;
 const LIST_POLL_MS = 5000;
 const LIST_POLL_LIVE_MS = 1500;
@@ -52,6 +51,8 @@ const page = {
   /** The answer to the last `GET /api/calls/{sid}` of the call that is shown. */
   detail: null,
   calls: [],
+  /** @type {string|null} whom a browser talks to; null leaves it to the server */
+  agent: null,
   /** What the list of calls was last built from. */
   drawnCalls: "",
   listTimer: 0,
@@ -75,11 +76,12 @@ function startTalking() {
     sentence: null,
   };
   talk.call = new BrowserCall({
-    agent: AGENT,
+    agent: page.agent,
     onState: (state, sentence) => talkChanged(talk, state, sentence),
     onMessage: (message) => {
       hear(talk.transcript, message, secondsOf(talk));
       drawSoon();
+      if (message.type === "bot-stopped-speaking") fetchTurns(talk);
     },
     onStream: (side, stream) => addStream(talk, side, stream),
     onNotice: (sentence) => showText(byId("talk-problem"), sentence),
@@ -100,9 +102,25 @@ function talkChanged(talk, state, sentence) {
     showText(byId("talk-problem"), isGoodbye ? "" : sentence);
     endMeters();
     byId("agent-audio").srcObject = null;
+    fetchTurns(talk);
     refreshCalls();
   }
   draw();
+}
+
+/**
+ * Complete the timeline of a browser call: the server sends a turn's record when the next turn begins, and the last
+ * one belongs to no message.
+ */
+async function fetchTurns(talk) {
+  if (talk.call.callSid === null) return;
+  try {
+    const { turns } = await fetchCall(talk.call.callSid);
+    if (Array.isArray(turns)) learnTurns(talk.transcript, turns);
+    drawSoon();
+  } catch {
+    // The words are here already, and the list of calls tells of a server that is gone.
+  }
 }
 
 function addStream(talk, side, stream) {
@@ -184,6 +202,7 @@ async function refreshCalls() {
     const answer = await fetchCalls();
     page.calls = Array.isArray(answer.calls) ? answer.calls.slice(0, MAX_CALL_ROWS) : [];
     byId("sims-notice").hidden = answer.sims !== true;
+    page.agent = Array.isArray(answer.agents) && answer.agents.length > 0 ? String(answer.agents[0]) : null;
     if (Array.isArray(answer.scenarios) && answer.scenarios.length > 0) fillScenarios(answer.scenarios.map(String));
     showText(byId("server-problem"), "");
     drawCalls();
@@ -329,7 +348,7 @@ function drawTalk(talk) {
     return;
   }
   showText(byId("stage-title"), "Your call");
-  showText(byId("stage-sub"), `Browser to “${AGENT}”`);
+  showText(byId("stage-sub"), page.agent === null ? "In the browser" : `Browser to “${page.agent}”`);
   showState(state === CallState.LIVE ? "live" : state === CallState.ENDED ? "ended" : "ringing");
   byId("stage-body").hidden = false;
   const { entries, turns } = talk.transcript;

@@ -45,12 +45,13 @@ export class BrowserCall {
   #channel = null;
   #microphone = null;
   #peerId = null;
+  #callSid = null;
   #candidates = [];
   #timers = new Map();
 
   /**
    * @param {object} options
-   * @param {string} options.agent which agent to talk to
+   * @param {string|null} options.agent which agent to talk to, null for the server's first one
    * @param {(state: string, sentence: string|null) => void} options.onState with why it ended, null for a hang-up here
    * @param {(message: object) => void} options.onMessage RTVI messages
    * @param {(side: "you"|"agent", stream: MediaStream) => void} options.onStream
@@ -63,6 +64,11 @@ export class BrowserCall {
 
   get state() {
     return this.#state;
+  }
+
+  /** The server's name for this call, null until it has one. */
+  get callSid() {
+    return this.#callSid;
   }
 
   /** Open the microphone and connect. Never throws: a failure ends the call with its sentence. */
@@ -134,10 +140,11 @@ export class BrowserCall {
     if (this.#state === CallState.ENDED) return;
     this.#candidates = [];
     const { sdp, type } = peer.localDescription;
-    const request_data = { agent: this.#agent };
+    const request_data = { agent: this.#agent ?? undefined };
     const answer = await sendOffer({ sdp, type, pc_id: this.#peerId ?? undefined, request_data });
     if (this.#state === CallState.ENDED) return;
     this.#peerId = answer.pc_id;
+    this.#callSid ??= answer.call_sid ?? null;
     await peer.setRemoteDescription({ sdp: answer.sdp, type: answer.type });
     this.#flushCandidates();
   }

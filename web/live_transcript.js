@@ -115,16 +115,31 @@ function cutAgent(state) {
   entry.open = false;
 }
 
+/**
+ * Take in records of turns as the server has them now, also of one that still runs. They draw the timeline only: what
+ * is being said meanwhile stays open.
+ *
+ * @param {ReturnType<typeof newTranscript>} state
+ * @param {object[]} turns
+ */
+export function learnTurns(state, turns) {
+  for (const turn of turns) keepTurn(state, turn);
+}
+
 /** The record of a finished turn corrects what was shown, where it is plain which lines it is about. */
 function settle(state, turn, atS) {
-  const known = state.turns.findIndex((one) => one.index === turn.index);
-  if (known >= 0) state.turns[known] = turn;
-  else state.turns.push(turn);
-  if (state.turns.length > MAX_TURNS) state.turns.shift();
+  keepTurn(state, turn);
   const caller = settled(state, "caller", String(turn.caller_text ?? "").trim(), atS);
   if (caller !== null) caller.interim = "";
   const agent = settled(state, "agent", String(turn.agent_text ?? "").trim(), atS);
   if (agent !== null) agent.cut = Boolean(turn.cut);
+}
+
+function keepTurn(state, turn) {
+  const known = state.turns.findIndex((one) => one.index === turn.index);
+  if (known >= 0) state.turns[known] = turn;
+  else state.turns.push(turn);
+  if (state.turns.length > MAX_TURNS) state.turns.shift();
 }
 
 function settled(state, who, text, atS) {
