@@ -25,6 +25,7 @@ from pipecat.frames.frames import (
     InputDTMFFrame,
     InterruptionWorkerFrame,
     LLMConfigureOutputFrame,
+    MetricsFrame,
     TTSSpeakFrame,
 )
 from pipecat.pipeline.worker import PipelineWorker
@@ -38,6 +39,7 @@ from bot.lines import fixed_lines
 from bot.pipeline import CallGraph, GraphParts, build_graph
 from bot.resources import Resources
 from bot.services import HoldsSocket
+from bot.usage import count_usage
 from bot.voice_lines import speech_key
 from flows.business import Business, prompt_facts
 from processors.playout import PlayoutWire, SpokenWord
@@ -361,7 +363,7 @@ class Call:
     def _listen_to(self, graph: CallGraph) -> None:
         worker = graph.worker
         flow_manager = self._flow_manager(graph)
-        worker.add_reached_downstream_filter((LastWordFrame,))
+        worker.add_reached_downstream_filter((LastWordFrame, MetricsFrame))
 
         async def on_started(*_: Any) -> None:
             if self.setup.is_typed:
@@ -375,6 +377,8 @@ class Call:
         async def on_reached_end(_: PipelineWorker, frame: Frame) -> None:
             if isinstance(frame, LastWordFrame):  # the flow has others reported
                 self.end(EndReason.AGENT_ENDED)
+            elif isinstance(frame, MetricsFrame):
+                self._count_usage(frame)
 
         async def on_idle(*_: Any) -> None:
             if not self.setup.is_typed:
@@ -437,6 +441,12 @@ class Call:
             message = RTVIServerMessageFrame(data={"type": "turn", "turn": record.to_json()})
             worker = self._graph.worker
             worker.create_task(worker.queue_frame(message), "turn_message")
+
+    def _count_usage(self, frame: MetricsFrame) -> None:
+        services = self.setup.agent.config.services
+        if self._resources.usage is not None:
+            names = {"stt": services.stt[0].name, "llm": services.llm[0].name, "tts": services.tts[0].name}
+            count_usage(frame, self._resources.usage, **names)
 
     def _require_graph(self) -> CallGraph:
         if self._graph is None:

@@ -137,6 +137,7 @@ def build_graph(parts: GraphParts) -> CallGraph:
             audio_in_sample_rate=services.audio_in_hz,
             audio_out_sample_rate=services.audio_out_hz,
             send_initial_empty_metrics=False,
+            enable_usage_metrics=True,
         ),
         enable_rtvi=parts.rtvi,
         enable_turn_tracking=False,

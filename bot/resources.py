@@ -10,6 +10,7 @@ from bot.agent import Agent
 from bot.flow_check import CheckedAgent
 from bot.services import ServiceContext
 from bot.settings import Settings
+from bot.usage import UsageCounts
 from bot.vendor_clients import VendorClients
 from bot.voice_lines import LineRenderer
 from integrations.calendar import Calendar, OpeningHours
@@ -48,6 +49,8 @@ class Resources:
     audio: AudioCache
     renderer: LineRenderer
     disk: DiskThread
+    usage: UsageCounts | None = None
+    """Where the vendors' use is added up."""
 
     @classmethod
     def open(
@@ -56,6 +59,7 @@ class Resources:
         agents: Mapping[str, CheckedAgent],
         *,
         on_lookup: Callable[[Lookup], None] | None = None,
+        usage: UsageCounts | None = None,
     ) -> "Resources":
         """Load the models and make the clients; blocks for about half a second.
 
@@ -63,6 +67,7 @@ class Resources:
             settings: Checked.
             agents: Checked, by slug.
             on_lookup: Told where each look-up of a rendered line ended.
+            usage: Where the vendors' use is added up.
         """
         audio = AudioCache(settings.data_dir / "audio-cache", on_lookup=on_lookup)
         return cls(
@@ -74,6 +79,7 @@ class Resources:
             audio=audio,
             renderer=LineRenderer(audio),
             disk=DiskThread(),
+            usage=usage,
         )
 
     async def close(self) -> None:
