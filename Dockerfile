@@ -1,6 +1,7 @@
 # First Ring as a container: slim, not root, everything present at build.
 #   docker build -t first-ring .
-#   docker run --init -p 7860:7860 --env-file .env -v first-ring:/app/data --stop-timeout 900 first-ring
+#   docker run --init -p 127.0.0.1:7860:7860 --env-file .env -v first-ring:/app/data --stop-timeout 130 first-ring
+# On loopback: the page has no password. See README for what to let in from outside.
 
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -24,7 +25,7 @@ RUN mkdir -p data runs && chown firstring data runs \
 USER firstring
 VOLUME /app/data
 EXPOSE 7860
-# SIGTERM stops new calls and lets the running ones end: give it longer than Docker's 10 s (--stop-timeout).
+# SIGTERM stops new calls and lets the running ones end, for 120 s at most; Docker's own patience is 10 s (--stop-timeout).
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
   CMD python -c "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/healthz\", timeout=2)"

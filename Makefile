@@ -12,7 +12,7 @@ FIRSTRING := $(BIN)/python -m bot.cli
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help run test call check bench evals warm lock clean
+.PHONY: help run test call check bench evals warm picture lock clean
 
 help:
 	@echo "run    serve on http://127.0.0.1:7860 (vendors without a key are played by sims)"
@@ -22,6 +22,7 @@ help:
 	@echo "bench  measure against a plain Pipecat bot"
 	@echo "evals  play the agents' eval scenarios through Pipecat's harness"
 	@echo "warm   render every fixed line into the audio cache"
+	@echo "picture draw docs/timeline.svg, the README's, from a test call"
 	@echo "lock   compile requirements/ from pyproject.toml"
 
 run: $(VENV)/.run
@@ -38,6 +39,9 @@ evals: $(VENV)/.run
 
 bench: $(VENV)/.dev
 	$(FIRSTRING) bench $(ARGS)
+
+picture: $(VENV)/.run
+	$(BIN)/python -m docs.timeline $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
