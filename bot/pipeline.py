@@ -6,7 +6,6 @@ from typing import Any
 
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.aggregators.dtmf_aggregator import DTMFAggregator
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import (
     LLMAssistantAggregator,
@@ -29,6 +28,7 @@ from bot.line_recording import LineRecording
 from bot.services import ServiceContext, build_llm, build_stt, build_tts
 from processors.caller_audio import CallerAudioProcessor, EarlyTurnAnalyzer
 from processors.end_of_turn import EndOfTurnStrategy
+from processors.keypad import KeypadProcessor
 from processors.playout import PlayoutProcessor
 from processors.speech_models import SpeechModels
 from processors.turn_record import TurnLedger
@@ -121,7 +121,7 @@ def build_graph(parts: GraphParts) -> CallGraph:
             caller,
             stt,  # the caller's audio ends here
             TranscriptTap(parts.turns),
-            DTMFAggregator(),  # keys become words
+            KeypadProcessor(),  # keys become words
             aggregators.user_half,
             llm,
             ReplyTap(parts.turns),
