@@ -3,8 +3,6 @@
 import asyncio
 import random
 import re
-import shutil
-import wave
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from math import pi, sin
@@ -15,23 +13,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
+from tests.fakes.chromium import MICROPHONE_HZ, browser_flags, browser_path, write_microphone
 from tests.web.fake_server import PATIENCE_S, WEB_DIR, FakePeer, FakeServer, write_silence
 
 pytestmark = [pytest.mark.real_time, pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    "--disable-features=WebRtcHideLocalIpsWithMdns",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--autoplay-policy=no-user-gesture-required",
-)
-
 
 # A peer whose connection state a test can turn: real networks take half a minute to be lost.
 STEERED_PEER = """
@@ -60,17 +45,6 @@ TRANSCRIPT_OF = """async (messages) => {
   messages.forEach(([type, data], n) => m.hear(state, { type, data }, n));
   return state.entries.map((entry) => [entry.who, entry.text, entry.interim, entry.cut]);
 }"""
-
-
-def browser_path() -> str:
-    for name in BROWSER_NAMES:
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    raise RuntimeError(
-        "the page's tests drive Chromium, and none is installed: install the Debian package `chromium` "
-        "(apt-get install chromium), or leave these tests out with `-m 'not browser'`"
-    )
 
 
 def turn(index: int, **changes: object) -> dict[str, Any]:
@@ -130,16 +104,11 @@ def call(sid: str, **changes: object) -> dict[str, Any]:
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserContext]:
     """One browser for the module: starting it costs more than all it shows."""
     microphone = tmp_path_factory.mktemp("mic") / "mic.wav"
-    with wave.open(str(microphone), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(48000)
-        file.writeframes(
-            array("h", [int(9000 * sin(2 * pi * 300 * n / 48000)) for n in range(48000)]).tobytes()
-        )
+    tone = array("h", [int(9000 * sin(2 * pi * 300 * n / MICROPHONE_HZ)) for n in range(MICROPHONE_HZ)])
+    write_microphone(microphone, tone.tobytes())
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=browser_path(), args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"]
+            executable_path=browser_path(), args=browser_flags(microphone)
         )
         yield await browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
         await browser.close()
