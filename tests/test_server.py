@@ -22,7 +22,7 @@ from bot.call import RELEASE_LIMIT_S, CallState, EndReason
 from processors.turn_taps import TranscriptTap
 from sims.faults import FaultKind, FaultSpec
 from sims.scenario import Expect, Heard, Scenario, Step
-from tests.fakes.launcher import Launcher, open_launcher
+from tests.fakes.launcher import Launcher, eventually, open_launcher
 from tests.fakes.media_socket import MediaSocket, dial, live_call, new_call_sid, token_in
 
 pytestmark = [pytest.mark.real_time, pytest.mark.asyncio(loop_scope="module")]
@@ -220,9 +220,7 @@ async def is_heard(launcher: Launcher, line: MediaSocket) -> None:
     assert call.state is CallState.LIVE
     samples = call._recording.now_samples if call._recording else 0
     await line.media()
-    async with asyncio.timeout(2):
-        while call._recording and call._recording.now_samples == samples:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: call._recording is None or call._recording.now_samples > samples)
 
 
 async def test_media_before_start_is_dropped_and_the_call_goes_on(launcher: Launcher) -> None:
@@ -452,9 +450,7 @@ async def test_a_draining_server_lets_calls_end_and_takes_no_more(tmp_path: Path
         async with open_launcher(tmp_path) as launcher, live_call(launcher) as line:
             await line.read(until="media")
             os.kill(os.getpid(), signal.SIGTERM)
-            async with asyncio.timeout(2):
-                while not launcher.board.is_draining:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: launcher.board.is_draining)
             assert "<Say" in await launcher.ring(new_call_sid())
             async with launcher.http.get(f"{launcher.url}/readyz") as answer:
                 assert (answer.status, await answer.json()) == (503, {"status": "draining", "calls": 1})

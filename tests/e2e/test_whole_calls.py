@@ -1,0 +1,211 @@
+"""Whole calls, from ring to hang-up, on realistic vendors: all at the same time, judged one by one."""
+
+import asyncio
+import difflib
+import json
+import re
+import sqlite3
+import wave
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from pipecat.processors.aggregators.llm_context import LLMContext
+
+from bot import call as bot_call
+from bot.call import Call, EndReason
+from bot.pipeline import CallGraph, GraphParts, build_graph
+from sims.report import CallReport, Measures
+from sims.scenario import Scenario, load_scenario
+from tests.fakes.launcher import Launcher, open_launcher
+
+pytestmark = [pytest.mark.real_time, pytest.mark.timeout(110), pytest.mark.asyncio(loop_scope="module")]
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+NAMES = ("questions", "silence", "keypad", "quick_message", "quick_booking")
+GREETING = "Northside Dental, how can I help?"
+
+
+@dataclass(frozen=True)
+class WholeCall:
+    """One call from both ends."""
+
+    report: CallReport
+    call: Call
+    context: LLMContext
+
+    @property
+    def measures(self) -> Measures:
+        assert self.report.measures is not None
+        return self.report.measures
+
+    @property
+    def folder(self) -> Path:
+        assert self.call.setup.folder is not None
+        return self.call.setup.folder
+
+    def said(self, role: str) -> list[str]:
+        """Return what the model's memory holds of one side, tool calls left out."""
+        messages: list[Any] = [message for message in self.context.messages if isinstance(message, dict)]
+        return [
+            str(message["content"])
+            for message in messages
+            if message["role"] == role and isinstance(message.get("content"), str) and message["content"]
+        ]
+
+
+@dataclass(frozen=True)
+class Evening:
+    """All calls of this module."""
+
+    launcher: Launcher
+    calls: Mapping[str, "asyncio.Task[WholeCall]"]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Evening]:
+    contexts: dict[int, LLMContext] = {}
+
+    def keep_context(parts: GraphParts) -> CallGraph:
+        graph = build_graph(parts)
+        contexts[id(parts.turns)] = graph.context
+        return graph
+
+    folder = tmp_path_factory.mktemp("calls")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bot_call, "build_graph", keep_context)
+        async with open_launcher(folder, profile="realistic") as launcher:
+
+            async def one(scenario: Scenario) -> WholeCall:
+                twilio = launcher.world.twilio
+                report = await twilio.place_call(scenario, voice_url=launcher.voice_url, out_dir=folder)
+                call = await launcher.ended(report.call_sid)
+                return WholeCall(report, call, contexts[id(call.turns)])
+
+            shipped = launcher.world.twilio.scenarios
+            chosen = [
+                shipped["hours"],
+                shipped["silent"],
+                *map(load_scenario, sorted(SCENARIOS.glob("*.yaml"))),
+            ]
+            calls = {scenario.name: asyncio.create_task(one(scenario)) for scenario in chosen}
+            yield Evening(launcher, calls)
+            for task in calls.values():
+                task.cancel()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_call_goes_well_for_its_caller(evening: Evening, name: str) -> None:
+    call = await evening.calls[name]
+    assert call.report.outcome == "ok", (call.report.reasons, call.measures.turns)
+    assert call.report.warnings == {}
+    assert call.measures.greeting_s is not None
+    assert all(turn.answer_s is not None for turn in call.measures.turns)
+
+
+async def test_a_booking_is_in_the_book_as_it_was_said(evening: Evening) -> None:
+    call = await evening.calls["quick_booking"]
+    with sqlite3.connect(evening.launcher.settings.database_path) as book:
+        rows = book.execute("SELECT start_utc, zone, service, name, phone FROM bookings").fetchall()
+    book.close()
+    assert len(rows) == 1
+    start_utc, zone, service, name, phone = rows[0]
+    assert (zone, service, phone[-10:]) == ("America/Chicago", "cleaning", "8505550142")
+    assert "Whitfield" in name
+    start = _parse_utc(start_utc).astimezone(ZoneInfo(zone))
+    assert start.strftime("%A") == "Wednesday"
+    assert (start.hour, start.minute) == (8, 0)
+    assert re.search(
+        rf"booked for Wednesday, {start:%B} {start.day}\w\w at eight AM", call.measures.agent_text
+    )
+    assert call.call.end_reason is EndReason.AGENT_ENDED
+
+
+def _parse_utc(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+async def test_the_model_remembers_what_was_heard_and_no_more(evening: Evening) -> None:
+    call = await evening.calls["quick_booking"]
+    cuts = [turn for turn in call.measures.turns if turn.interrupts]
+    assert len(cuts) == 2
+    remembered = _words(" ".join(call.said("assistant")))
+    played = _words(" ".join(word for word, _, _ in call.measures.agent_words))
+    assert len(_words(call.said("assistant")[0])) < len(_words(GREETING)), "the greeting was cut"
+    same = sum(
+        block.size for block in difflib.SequenceMatcher(None, remembered, played).get_matching_blocks()
+    )
+    assert len(remembered) - same <= len(cuts), "remembered and not heard: at most a word for each cut"
+    assert len(played) - same <= len(cuts), "heard and not remembered: at most a word for each cut"
+
+
+async def test_a_message_is_in_the_book(evening: Evening) -> None:
+    await evening.calls["quick_message"]
+    await evening.calls["keypad"]
+    with sqlite3.connect(evening.launcher.settings.database_path) as book:
+        rows = book.execute("SELECT name, phone, text FROM messages ORDER BY phone").fetchall()
+    book.close()
+    assert [(name, phone[-10:]) for name, phone, _ in rows] == [
+        ("Martin Reyes", "8505550177"),
+        ("Martin Reyes", "8505550199"),
+    ]
+    assert "crown came loose" in rows[0][2]
+    assert "heating" in rows[1][2]
+
+
+async def test_questions_are_answered_from_the_facts(evening: Evening) -> None:
+    call = await evening.calls["questions"]
+    assert "nine AM to one PM" in call.measures.turns[0].reply_text
+    assert "Harrison Avenue" in call.measures.turns[1].reply_text
+
+
+async def test_a_silent_caller_is_asked_twice_and_let_go(evening: Evening) -> None:
+    call = await evening.calls["silence"]
+    assert call.call.end_reason is EndReason.NO_SPEECH
+    assert "Are you still there" in call.measures.agent_text
+    assert "I can't hear you" in call.measures.agent_text
+    assert call.measures.agent_text.rstrip(".").endswith("Goodbye")
+    assert [turn.kind for turn in call.call.turns.turns()] == ["greeting", "reprompt", "reprompt"]
+
+
+@pytest.mark.parametrize("name", ["questions", "quick_booking"])
+async def test_a_call_leaves_its_timeline_and_both_sides_of_its_sound(evening: Evening, name: str) -> None:
+    call = await evening.calls[name]
+    timeline = json.loads(await asyncio.to_thread((call.folder / "timeline.json").read_text))
+    assert timeline["ended_reason"] == "agent_ended"
+    assert [turn["kind"] for turn in timeline["turns"]][:2] == ["greeting", "answer"]
+    for turn in timeline["turns"][1:]:
+        stages = ("turn_decided", "llm_request", "llm_first_token", "sent", "heard")
+        order = [turn[stage] for stage in stages if turn[stage] is not None]
+        assert order == sorted(order)
+    transcript = await asyncio.to_thread((call.folder / "transcript.txt").read_text)
+    assert call.measures.turns[0].text.rstrip(".?!")[-9:] in transcript
+    caller, agent = await asyncio.to_thread(_sides, call.folder / "audio.wav")
+    assert len(caller) / 8000 == pytest.approx(call.call.duration_s, abs=1.0)
+    for turn in call.measures.turns:
+        assert _is_loud(caller, turn.start_s, turn.end_s), turn
+        if turn.reply_start_s is not None and turn.reply_end_s is not None:
+            assert _is_loud(agent, turn.reply_start_s, turn.reply_end_s), turn
+
+
+def _sides(path: Path) -> tuple[Any, Any]:
+    with wave.open(str(path)) as wav:
+        assert (wav.getnchannels(), wav.getframerate(), wav.getsampwidth()) == (2, 8000, 2)
+        samples = np.frombuffer(wav.readframes(wav.getnframes()), dtype=np.int16).reshape(-1, 2)
+    return samples[:, 0], samples[:, 1]
+
+
+def _is_loud(side: Any, start_s: float, end_s: float) -> bool:
+    """Whether somebody speaks on this side; the two ends' clocks may differ by half a second."""
+    heard = side[int(max(0, start_s - 0.5) * 8000) : int((end_s + 0.5) * 8000)].astype(np.float64)
+    return bool(np.sqrt(np.mean(heard**2)) > 300)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
