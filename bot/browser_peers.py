@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiortc import RTCInboundRtpStreamStats
-from aiortc.sdp import candidate_from_sdp
+from aiortc.sdp import SessionDescription, candidate_from_sdp
 from loguru import logger
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
@@ -58,9 +58,8 @@ class BrowserPeers:
         """
         peer = SmallWebRTCConnection()
         try:
-            async with _answering():
+            async with _answering(sdp):
                 await peer.initialize(sdp, "offer")
-            _check_microphone(peer)
         except BaseException:
             await close_peer(peer)
             raise
@@ -76,7 +75,7 @@ class BrowserPeers:
             BadOfferError: If the offer cannot be answered; the peer stays as it was.
         """
         peer = self._find(pc_id)
-        async with _answering():
+        async with _answering(sdp):
             await peer.renegotiate(sdp, "offer")
         return peer
 
@@ -130,9 +129,10 @@ async def _packets_received(peer: SmallWebRTCConnection) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _answering() -> AsyncGenerator[None]:
+async def _answering(sdp: str) -> AsyncGenerator[None]:
     """Bound the making of an answer, and make one error of all that a strange offer can cause."""
     try:
+        _check_microphone(sdp)
         async with asyncio.timeout(OFFER_LIMIT_S):
             yield
     except Exception as error:
@@ -140,10 +140,12 @@ async def _answering() -> AsyncGenerator[None]:
         raise BadOfferError("The offer could not be read: it is not WebRTC as browsers speak it.") from error
 
 
-def _check_microphone(peer: SmallWebRTCConnection) -> None:
-    transceivers = peer.pc.getTransceivers()
-    if not transceivers or transceivers[0].kind != "audio":  # Pipecat takes the first one for the microphone
-        raise BadOfferError("The offer must begin with audio.")
+def _check_microphone(sdp: str) -> None:
+    media = SessionDescription.parse(sdp).media
+    if not media or media[0].kind != "audio":
+        raise ValueError(
+            "no audio first"
+        )  # Pipecat takes the first line for the microphone; aiortc takes none
 
 
 def _parsed(candidate: Candidate) -> Any:

@@ -403,7 +403,7 @@ async def test_the_operators_pages(launcher: Launcher) -> None:
     for path in ("/", "/client"):
         async with launcher.http.get(f"{launcher.url}{path}") as answer:
             assert answer.status == 200
-            assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     for path in ("/docs", "/openapi.json", "/static/../server.py", "/static/%2e%2e/server.py"):
         async with launcher.http.get(f"{launcher.url}{path}") as answer:
             assert answer.status == 404
