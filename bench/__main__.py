@@ -195,7 +195,9 @@ def _commit() -> str:
 def _options(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--calls", type=_numbers, help="calls at once, e.g. 1,3,5,10")
-    parser.add_argument("--minutes", type=float, help="length of the run, about")
+    parser.add_argument(
+        "--minutes", type=float, help="length of the run, about; a row is never shorter than its longest call"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="how often every load is played")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--profile", default="realistic", help="timing of the sims")

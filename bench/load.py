@@ -148,7 +148,10 @@ class Bench:
         return [report for task in tasks for report in task.result()]
 
     async def _play_person(self, server: Server, plan: Plan, number: int) -> list[CallerReport]:
-        """Call once, and again until the next call would not end within the row."""
+        """Call once, and again until the next call would not end within the row or one went wrong.
+
+        Who was not served does not call again: a server that is overloaded is not loaded further by its own failure.
+        """
         loop = asyncio.get_running_loop()
         await asyncio.sleep(number * STAGGER_S)
         ends_s = loop.time() + plan.window_s
@@ -159,6 +162,8 @@ class Bench:
             if chosen is None:
                 break
             reports.append(await self._phone.call(chosen, server.voice_url, seed=seed))
+            if reports[-1].outcome != "ok":
+                break
         return reports
 
     def _noise(

@@ -59,6 +59,27 @@ def test_each_goal_can_be_missed(worse: list[Row], number: int) -> None:
     assert held(goals(measure(worse))) == [n != number for n in range(5)]
 
 
+def test_ratios_are_judged_at_the_heaviest_load_that_both_can_bear() -> None:
+    def failed(one: Row) -> Row:
+        lost = tuple(report.model_copy(update={"outcome": "failed"}) for report in one.reports)
+        return dataclasses.replace(one, reports=lost)
+
+    light_only = measure([failed(one) if one.calls == 10 and one.bot is Bot.PLAIN else one for one in rows()])
+    assert [goal.measured.partition(" at ")[2] for goal in goals(light_only)][1::2] == ["1 at once"] * 2
+    nowhere = measure([failed(one) if one.bot is Bot.OURS else one for one in rows()])
+    assert held(goals(nowhere)) == [True, None, True, None, True]
+    page = results_page(nowhere, IDLE, conditions=[], how="")
+    assert "First Ring, 1 failed: hours: ." in page
+
+
+def test_a_disturbed_run_says_so_at_the_top() -> None:
+    noisy = Noise(steal_share=0.1, others_share=0.0, calibration=1.0, sims_late_s=0.0)
+    disturbed = [dataclasses.replace(one, noise=noisy) for one in rows()]
+    pages = [results_page(measure(some), IDLE, conditions=[], how="") for some in (rows(), disturbed)]
+    assert ["not quiet" in page for page in pages] == [False, True]
+    assert "Noisy: First Ring: 10% of the core stolen by the host." in pages[1]
+
+
 def test_memory_is_the_growth_per_call_beyond_the_lightest_load() -> None:
     measured = measure(rows())
     assert further_call_mb(measured, Bot.OURS) == pytest.approx(10.0)
