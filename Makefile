@@ -28,8 +28,9 @@ help:
 run: $(VENV)/.run
 	$(FIRSTRING) serve $(ARGS)
 
+# Silent, so that the report of --json is all there is on standard output.
 call: $(VENV)/.run
-	$(FIRSTRING) call $(ARGS)
+	@$(FIRSTRING) call $(ARGS)
 
 warm: $(VENV)/.run
 	$(FIRSTRING) warm $(ARGS)
@@ -84,12 +85,12 @@ $(BIN)/firstring: | $(VENV)/.made
 	@chmod +x $@
 
 $(VENV)/.run: requirements/run.txt | $(VENV)/.made $(BIN)/firstring
-	@echo "installing $< into $(VENV) (a minute or two, once)"
+	@echo "installing $< into $(VENV) (a minute or two, once)" >&2
 	@$(call INSTALL,$(PIP_OPTIONS) -r $<)
 	@touch $@
 
 # dev.txt holds everything that run.txt does.
 $(VENV)/.dev: requirements/dev.txt | $(VENV)/.made $(BIN)/firstring
-	@echo "installing $< into $(VENV) (a minute or two, once)"
+	@echo "installing $< into $(VENV) (a minute or two, once)" >&2
 	@$(call INSTALL,$(PIP_OPTIONS) -r $<)
 	@touch $(VENV)/.run $@

@@ -97,21 +97,23 @@ async def _call(
         report = await wait_for_report(settings.twilio.base_url, call_sid, limit_s=CALL_LIMIT_S)
         folder = runs_dir / call_sid
         timeline = await _agents_timeline(data / call_sid / "timeline.json")
-        await asyncio.to_thread(_keep, folder, report, timeline)
+        report = await asyncio.to_thread(_keep, folder, report, timeline)
     finally:
         shutil.rmtree(recording, ignore_errors=True)
     return report, folder
 
 
-def _keep(folder: Path, report: Mapping[str, Any], timeline: CallTimeline) -> None:
-    """Put the caller's recording and both ends' records into one folder."""
+def _keep(folder: Path, report: Mapping[str, Any], timeline: CallTimeline) -> Mapping[str, Any]:
+    """Put the caller's recording and both ends' records into one folder; return the report, which names it."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = dataclasses.replace(timeline, caller_end=CallerEnd.from_report(report))
     write_timeline(folder / "timeline.json", whole)
     write_transcript(folder / "transcript.txt", whole)
     if wav := report.get("wav"):
         shutil.move(str(wav), folder / "call.wav")
+        report = {**report, "wav": str(folder / "call.wav")}
     (folder / "caller.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
 
 
 async def _agents_timeline(path: Path) -> CallTimeline:
