@@ -18,7 +18,7 @@ from typing import Any
 
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
-from pipecat.flows import Flow, FlowManager
+from pipecat.flows import Flow, FlowError, FlowManager
 from pipecat.frames.frames import (
     ControlFrame,
     Frame,
@@ -369,7 +369,12 @@ class Call:
             if self.setup.is_typed:
                 # From the head, so that RTVI knows it too and does not turn the voice back on.
                 await worker.queue_frame(LLMConfigureOutputFrame(skip_tts=True))
-            await flow_manager.initialize(self.setup.flow.initial_node)
+            try:
+                await flow_manager.initialize(self.setup.flow.initial_node)
+            except FlowError as error:  # Pipecat would only log it, and the agent would know nothing
+                logger.error("the flow did not start: {}", error)
+                self.end(EndReason.FAILED)
+                return
             if self.setup.channel is Channel.EVAL:
                 await worker.flush_pipeline()
                 self.greeted.set()

@@ -127,7 +127,7 @@ def evals(
     with _ready(profile, is_quiet=True) as ready:
         from bot.evals import run_evals
 
-        raise typer.Exit(run_evals(ready.settings, only=only))
+        raise typer.Exit(asyncio.run(run_evals(ready.settings, only=only)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

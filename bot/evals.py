@@ -33,6 +33,8 @@ FOLDER = "evals"
 """Below an agent's folder: its scenario files."""
 ANSWER_LIMIT_MS = 15_000
 """Longest time for what a scenario expects, where it says nothing."""
+READY_LIMIT_S = 20.0
+"""Longest time until the agent has greeted; vendors that cannot be reached show here."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def eval_cases(agents_dir: Path) -> list[EvalCase]:
     return [EvalCase(agent, scenario.name, scenario) for agent, file in files for scenario in file.scenarios]
 
 
-def run_evals(settings: Settings, *, only: str = "", console: Console | None = None) -> int:
+async def run_evals(settings: Settings, *, only: str = "", console: Console | None = None) -> int:
     """Run scenarios one after the other and print how each went.
 
     Args:
@@ -80,7 +82,7 @@ def run_evals(settings: Settings, *, only: str = "", console: Console | None = N
         console.print("there is no such eval")
         return 1
     with tempfile.TemporaryDirectory(prefix="firstring-evals-") as folder:
-        results = asyncio.run(_run_all(settings_of_run(settings, Path(folder)), cases, console))
+        results = await _run_all(settings_of_run(settings, Path(folder)), cases, console)
     passed = sum(result.passed for result in results)
     console.print(f"{passed} of {len(cases)} passed")
     return 0 if passed == len(cases) else 1
@@ -98,7 +100,7 @@ def settings_of_run(settings: Settings, folder: Path) -> Settings:
 
 
 async def _run_all(settings: Settings, cases: list[EvalCase], console: Console) -> list[Result]:
-    params = EvalSessionParams(default_timeout_ms=ANSWER_LIMIT_MS)
+    params = EvalSessionParams(default_timeout_ms=ANSWER_LIMIT_MS, bot_ready_timeout_s=READY_LIMIT_S)
     results: list[Result] = []
     async with serving_evals(settings) as url:
         for case in cases:
@@ -146,13 +148,18 @@ async def serving_evals(settings: Settings) -> AsyncGenerator[str]:
         await taker.take(WebSocketRunnerArguments(websocket=websocket, body={"agent": agent}))
 
     listening = socket.create_server(("127.0.0.1", 0))
-    server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
-    running = asyncio.create_task(server.serve(sockets=[listening]))
+    server = _Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="websockets-sansio")
+    )
     try:
-        yield f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        async with asyncio.TaskGroup() as tasks:  # a server that fails ends the run
+            tasks.create_task(server.serve(sockets=[listening]))
+            try:
+                yield f"ws://127.0.0.1:{listening.getsockname()[1]}"
+            finally:
+                server.should_exit = True
     finally:
-        server.should_exit = True
-        await running
+        listening.close()
         await resources.close()
 
 
