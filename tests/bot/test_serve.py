@@ -1,65 +1,129 @@
 import asyncio
 import os
 import signal
-from types import FrameType
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bot import serve
-from bot.serve import draining
+from bot import serve as bot_serve
+from bot.serve import MAX_MESSAGE_BYTES, draining, serve
+from bot.settings import Settings
 
 pytestmark = pytest.mark.real_time
 
 
-class Server:
-    """A server's own SIGTERM handler, as uvicorn installs one."""
-
-    def __init__(self) -> None:
-        self.stops = 0
-        self._before = signal.signal(signal.SIGTERM, self._stop)
-
-    def close(self) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _stop(self, sig: int, frame: FrameType | None) -> None:
-        self.stops += 1
+@pytest.fixture
+def servers_own() -> Iterator[Counter[str]]:
+    """Counts the signals that reach the server's own handler."""
+    seen: Counter[str] = Counter()
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.update(["SIGTERM"]))
+    yield seen
+    signal.signal(signal.SIGTERM, before)
 
 
-async def test_sigterm_drains_first_and_then_stops_the_server_once() -> None:
-    server = Server()
-    calls_ended = asyncio.Event()
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_the_server_stops_when_the_calls_have_ended(servers_own: Counter[str]) -> None:
+    last_call_ended = asyncio.Event()
     limits: list[float] = []
 
     async def drain(limit_s: float) -> bool:
         limits.append(limit_s)
-        await calls_ended.wait()
+        await last_call_ended.wait()
         return True
 
-    try:
-        async with draining(drain):
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(0.05)
-            os.kill(os.getpid(), signal.SIGTERM)  # the supervisor's, beside the process group's
-            await asyncio.sleep(0.05)
-            assert server.stops == 0
-            calls_ended.set()
-            await asyncio.sleep(0.05)
-            assert server.stops == 1
-        assert limits == [serve.DRAIN_LIMIT_S]
-    finally:
-        server.close()
+    async with draining(drain):
+        terminate()
+        await asyncio.sleep(0.05)
+        terminate()  # of the process group: it must not cut the calls
+        await asyncio.sleep(0.05)
+        assert limits == [bot_serve.DRAIN_LIMIT_S]
+        assert not servers_own
+        last_call_ended.set()
+        await asyncio.sleep(0.05)
+        assert servers_own["SIGTERM"] == 1
 
 
-async def test_the_server_s_own_handler_is_back_afterwards() -> None:
-    server = Server()
+async def test_calls_that_do_not_end_are_not_waited_for_for_ever(servers_own: Counter[str]) -> None:
+    async def drain(limit_s: float) -> bool:
+        return False
 
-    async def drain(_: float) -> bool:
-        raise AssertionError("nobody asked for it")
+    async with draining(drain):
+        terminate()
+        await asyncio.sleep(0.05)
+        assert servers_own["SIGTERM"] == 1
 
-    try:
-        async with draining(drain):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert server.stops == 1
-    finally:
-        server.close()
+
+async def test_a_server_that_stops_by_itself_gets_its_handler_back(servers_own: Counter[str]) -> None:
+    async def drain(limit_s: float) -> bool:
+        raise AssertionError("nobody asked")
+
+    async with draining(drain):
+        pass
+    terminate()
+    await asyncio.sleep(0.05)
+    assert servers_own["SIGTERM"] == 1
+
+
+async def test_a_drain_in_progress_ends_with_the_server(servers_own: Counter[str]) -> None:
+    was_cancelled = asyncio.Event()
+
+    async def drain(limit_s: float) -> bool:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            was_cancelled.set()
+            raise
+        return True
+
+    async with draining(drain):
+        terminate()
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(1):
+        await was_cancelled.wait()
+    assert not servers_own
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """What uvicorn was asked to run, with the environment of that moment."""
+    seen: list[tuple[Any, dict[str, Any]]] = []
+
+    def run(app: Any, **options: Any) -> None:
+        seen.append((app, {**options, "environment": dict(os.environ)}))
+
+    monkeypatch.setattr(bot_serve.uvicorn, "run", run)
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    return seen
+
+
+def settings(**fields: Any) -> Settings:
+    vendors = {name: {"api_key": "k"} for name in ("deepgram", "anthropic", "elevenlabs", "cartesia")}
+    twilio = {"account_sid": "AC" + "0" * 32, "auth_token": "t"}
+    return Settings(_env_file=None, **{**vendors, "twilio": twilio, **fields})  # pyright: ignore[reportCallIssue]
+
+
+def test_one_worker_serves_in_this_process(runs: list[tuple[Any, dict[str, Any]]]) -> None:
+    serve(settings(port=1234))
+    [(app, options)] = runs
+    assert app.title == "First Ring"
+    assert (options["host"], options["port"], options["loop"]) == ("127.0.0.1", 1234, "uvloop")
+    assert options["ws_max_size"] == MAX_MESSAGE_BYTES
+    assert "workers" not in options
+
+
+def test_several_workers_get_the_sims_settings_and_a_folder_for_metrics(
+    runs: list[tuple[Any, dict[str, Any]]],
+) -> None:
+    serve(settings(workers=2), {"TWILIO_BASE_URL": "http://127.0.0.1:1"})
+    [(app, options)] = runs
+    assert (app, options["factory"], options["workers"]) == ("server:create_app", True, 2)
+    environment = options["environment"]
+    assert environment["TWILIO_BASE_URL"] == "http://127.0.0.1:1"
+    folder = Path(environment["PROMETHEUS_MULTIPROC_DIR"])
+    assert not folder.exists(), "removed when the workers have ended"

@@ -1,0 +1,141 @@
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from pipecat.frames.frames import InputAudioRawFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.turns.user_start import TranscriptionUserTurnStartStrategy, VADUserTurnStartStrategy
+
+from bot.agent import Agent
+from bot.errors import ConfigurationError
+from bot.flow_check import load_checked_agents
+from bot.pipeline import CallGraph, GraphParts, build_graph
+from bot.services import ServiceContext
+from bot.settings import load_settings
+from bot.vendor_clients import VendorClients
+from processors.end_of_turn import EndOfTurnStrategy
+from processors.speech_models import SpeechModels
+from processors.turn_record import TurnLedger
+
+pytestmark = pytest.mark.real_time
+
+FLOWS = Path(__file__).parent.parent.parent / "flows"
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[SpeechModels]:
+    models = SpeechModels()
+    yield models
+    models.close()
+
+
+@pytest_asyncio.fixture
+async def parts(models: SpeechModels) -> AsyncGenerator[GraphParts]:
+    vendors: dict[str, Any] = {
+        name: {"api_key": "k"} for name in ("deepgram", "anthropic", "elevenlabs", "cartesia")
+    }
+    agent = load_checked_agents(FLOWS)["reception"].agent
+    async with VendorClients(load_settings(_env_file=None, **vendors)) as clients:
+        services = ServiceContext(clients, 8000, 8000, "en-US", agent.config.voices)
+        yield GraphParts(agent, services, models, TurnLedger(started_s=0.0), recording=None)
+
+
+def with_config(parts: GraphParts, **changes: Any) -> GraphParts:
+    agent: Agent = parts.agent
+    return replace(parts, agent=replace(agent, config=agent.config.model_copy(update=changes)))
+
+
+def chain(graph: CallGraph) -> list[str]:
+    """The processors' kinds from the caller's audio on, in their order."""
+    kinds: list[str] = []
+    processor: FrameProcessor | None = graph.caller
+    while processor is not None and "Sink" not in processor.name:
+        kinds.append(type(processor).__name__.lstrip("_"))
+        processor = processor.next
+    return kinds
+
+
+async def test_what_follows_what_on_a_phone(parts: GraphParts) -> None:
+    graph = build_graph(parts)
+    assert chain(graph) == [
+        "CallerAudioProcessor",
+        "FlushingDeepgramSTTService",
+        "TranscriptTap",
+        "KeypadProcessor",
+        "LLMUserAggregator",
+        "AnthropicLLMService",
+        "ReplyTap",
+        "ElevenLabs",
+        "PlayoutProcessor",
+        "LLMAssistantAggregator",
+    ]
+    assert graph.worker._rtvi is None
+
+
+async def test_a_browser_brings_its_transports_two_ends(parts: GraphParts) -> None:
+    first, last = FrameProcessor(name="in"), FrameProcessor(name="out")
+    graph = build_graph(replace(parts, transport_in=(first,), transport_out=(last,), rtvi=True))
+    assert first.next is graph.caller
+    assert graph.playout.next is last
+    assert last.next is graph.aggregators.assistant_half
+    assert graph.worker._rtvi is not None
+
+
+async def test_the_callers_audio_ends_at_the_recogniser(
+    parts: GraphParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = build_graph(parts)
+    passed: list[Any] = []
+
+    async def keep(frame: Any, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        passed.append(frame)
+
+    monkeypatch.setattr(graph.stt, "push_frame", keep)
+    audio = InputAudioRawFrame(audio=bytes(640), sample_rate=8000, num_channels=1)
+    await graph.stt.process_frame(audio, FrameDirection.DOWNSTREAM)
+    assert passed == []
+
+
+async def test_the_first_service_of_each_layer_is_built(parts: GraphParts) -> None:
+    services = parts.agent.config.services
+    other = services.model_copy(update={"tts": tuple(reversed(services.tts))})
+    assert "Cartesia" in chain(build_graph(with_config(parts, services=other)))
+
+
+async def test_an_option_that_does_not_exist_is_refused(parts: GraphParts) -> None:
+    services = parts.agent.config.services
+    wrong = services.llm[0].model_copy(update={"options": {"temprature": 0.5}})
+    broken = services.model_copy(update={"llm": (wrong,)})
+    with pytest.raises(ConfigurationError, match="temprature"):
+        build_graph(with_config(parts, services=broken))
+
+
+@pytest.mark.parametrize("barge_in", [True, False])
+async def test_listening_is_the_agents(parts: GraphParts, barge_in: bool) -> None:
+    listening = parts.agent.config.listening.model_copy(
+        update={
+            "barge_in": barge_in,
+            "max_pause_ms": 400,
+            "utterance_end_ms": 900,
+            "noise_gate_db": -30.0,
+            "min_speech_ms": 320,
+        }
+    )
+    graph = build_graph(with_config(parts, listening=listening))
+    strategies = graph.aggregators.user_half._params.user_turn_strategies
+    assert strategies is not None
+    assert strategies.start is not None
+    assert strategies.stop is not None
+    assert [type(one) for one in strategies.start] == [
+        VADUserTurnStartStrategy,
+        TranscriptionUserTurnStartStrategy,
+    ]
+    assert all(one._enable_interruptions is barge_in for one in strategies.start)
+    [stop] = strategies.stop
+    assert isinstance(stop, EndOfTurnStrategy)
+    assert (stop._max_pause_s, stop._utterance_end_s) == (0.4, 0.9)
+    activity = graph.caller._activity.params
+    assert (activity.min_speech_s, activity.min_level_db) == (0.32, -30.0)
