@@ -34,13 +34,13 @@ from tests.fakes.runner import open_runner
 
 pytestmark = pytest.mark.real_time
 
-WRONG_NUMBER = Scenario.model_validate(
+NO_THANKS = Scenario.model_validate(
     {
-        "name": "wrong_number",
+        "name": "no_thanks",
         "ended_by": "agent",  # by REST: behind the stream the runner's TwiML has a long pause
         "steps": [
             {"expect": {"agent": "finishes", "within_s": 8}},
-            {"say": "Sorry, wrong number. That's all, goodbye."},
+            {"say": "No thank you goodbye."},
         ],
     }
 )
@@ -73,14 +73,14 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[SimWorld]:
 
 async def test_a_phone_call_from_ring_to_goodbye(world: SimWorld, tmp_path: Path) -> None:
     async with open_runner(bot) as runner:
-        report = await world.twilio.place_call(WRONG_NUMBER, voice_url=runner.url)
+        report = await world.twilio.place_call(NO_THANKS, voice_url=runner.url)
         await asyncio.gather(*runner.bots)
     assert report.outcome == "ok", report.reasons
     [folder] = (tmp_path / "recordings").iterdir()
     assert {file.name for file in folder.iterdir()} == {"audio.wav", "timeline.json", "transcript.txt"}
     transcript = (folder / "transcript.txt").read_text()
     assert "Northside Dental" in transcript
-    assert "wrong number" in transcript
+    assert "no thank you" in transcript.lower()
 
 
 async def test_a_browser_hears_the_greeting_and_may_go(world: SimWorld) -> None:
