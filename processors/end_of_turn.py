@@ -48,11 +48,12 @@ class EndOfTurnStrategy(TurnAnalyzerUserTurnStopStrategy):
 
     async def process_frame(self, frame: Frame) -> ProcessFrameResult:
         """Follow the caller's speech and text; see `TurnAnalyzerUserTurnStopStrategy`."""
+        now_s = asyncio.get_running_loop().time()  # before the verdict, which takes its time
         if isinstance(frame, VADUserStartedSpeakingFrame):
             await self._stop_silence()
         result = await super().process_frame(frame)
         if isinstance(frame, VADUserStoppedSpeakingFrame) and not self._turn_complete:
-            await self._start_silence(frame.stop_secs)
+            await self._start_silence(now_s - frame.stop_secs)
         elif isinstance(frame, TranscriptionFrame) and self._silence is not None:
             self._new_text.set()
         elif isinstance(frame, TranscriptFlushedFrame) and self._text:
@@ -70,10 +71,9 @@ class EndOfTurnStrategy(TurnAnalyzerUserTurnStopStrategy):
         await self._stop_silence()
         await super().cleanup()
 
-    async def _start_silence(self, silent_s: float) -> None:
+    async def _start_silence(self, began_s: float) -> None:
         await self._stop_silence()
         self._new_text.clear()
-        began_s = asyncio.get_running_loop().time() - silent_s
         self._silence = self.task_manager.create_task(self._end_by_silence(began_s), f"{self}::silence")
 
     async def _stop_silence(self) -> None:

@@ -22,9 +22,10 @@ PAUSE_S = 0.2
 class Verdict(BaseTurnAnalyzer):
     """A turn model with a fixed opinion."""
 
-    def __init__(self, *, complete: bool, is_known: bool = True) -> None:
+    def __init__(self, *, complete: bool, is_known: bool = True, takes_s: float = 0.0) -> None:
         super().__init__()
         self._complete = complete
+        self._takes_s = takes_s
         self.is_known = is_known
 
     @property
@@ -39,6 +40,7 @@ class Verdict(BaseTurnAnalyzer):
         return EndOfTurnState.INCOMPLETE
 
     async def analyze_end_of_turn(self) -> tuple[EndOfTurnState, MetricsData | None]:
+        await asyncio.sleep(self._takes_s)
         return (EndOfTurnState.COMPLETE if self._complete else EndOfTurnState.INCOMPLETE), None
 
     def clear(self) -> None:
@@ -48,8 +50,8 @@ class Verdict(BaseTurnAnalyzer):
 class Turn:
     """One caller turn in front of a strategy; notes when it was found to be over."""
 
-    def __init__(self, *, complete: bool, is_known: bool = True) -> None:
-        analyzer: Any = Verdict(complete=complete, is_known=is_known)
+    def __init__(self, *, complete: bool, is_known: bool = True, takes_s: float = 0.0) -> None:
+        analyzer: Any = Verdict(complete=complete, is_known=is_known, takes_s=takes_s)
         self.strategy = EndOfTurnStrategy(analyzer, max_pause_s=0.5, utterance_end_s=1.0)
         self.ended_at: list[float] = []
         self._loop = asyncio.get_running_loop()
@@ -117,6 +119,17 @@ async def test_silence_ends_what_does_not_sound_finished(text: str, is_known: bo
     await turn.pause()
     await turn.take(TranscriptFlushedFrame())
     assert await ended_after(turn) == pytest.approx(silence_s, abs=0.01)
+
+
+async def test_the_time_that_the_verdict_takes_is_silence_too() -> None:
+    turn = Turn(complete=False, takes_s=0.2)
+    await turn.begin()
+    await turn.say("Tuesday would be good.", finalized=True)
+    began_s = asyncio.get_running_loop().time() - PAUSE_S
+    await turn.pause()
+    await asyncio.sleep(2.0)
+    await turn.strategy.cleanup()
+    assert [at - began_s for at in turn.ended_at] == [pytest.approx(0.5, abs=0.01)]
 
 
 async def test_words_that_come_late_can_make_the_sentence_whole() -> None:
