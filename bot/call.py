@@ -185,7 +185,7 @@ class Call:
     async def put_on(self, wire: PlayoutWire) -> None:
         """The caller's line is up: open the playout and greet, at once."""
         await self._built.wait()
-        if self._graph is None or self.state is not CallState.RINGING:
+        if self._graph is None or self.state is not CallState.RINGING or self.end_reason is not None:
             return
         self._set_state(CallState.LIVE)
         self._line_up.set()
