@@ -170,7 +170,10 @@ class AnthropicSim(VendorSim):
     # Routes
 
     async def _post_messages(self, request: web.Request) -> web.StreamResponse:
-        raw = await request.read()
+        try:
+            raw = await request.read()
+        except ConnectionResetError:  # cancelled while it was being sent: the caller cut in
+            return web.Response()
         started_s = time.monotonic()
         self.stats["requests"] += 1
         fault = self.faults.take()

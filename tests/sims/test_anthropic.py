@@ -390,3 +390,19 @@ async def test_pipecats_service_runs_a_tool(client: AsyncAnthropic, sim: Anthrop
     await run_test(service(client), frames_to_send=[LLMContextFrame(context), SleepFrame(0.4)])
     assert called == [{"city": "Paris"}]
     assert "cache_control" in sim.requests[-1].body["system"][0]
+
+
+async def test_a_request_that_is_cancelled_half_way_is_no_error(
+    sim: AnthropicSim, client: AsyncAnthropic, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = int(sim.base_url.rpartition(":")[2])
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.transport.abort()
+    await asyncio.sleep(0.05)
+    heard: list[str] = []
+    await listen(client, heard)
+    assert "nine to five" in "".join(heard)
+    assert caplog.records == []

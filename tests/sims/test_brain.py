@@ -356,6 +356,14 @@ async def test_a_goodbye_is_not_a_message() -> None:
     assert not desk.book.left
 
 
+async def test_who_speaks_over_the_goodbye_gets_another() -> None:
+    desk = FrontDesk()
+    assert "Goodbye" in await desk.say("No, that's all.")
+    assert await desk.say("Thank you, goodbye.") == "Thanks for calling. Goodbye."
+    assert "Harrison Avenue" in await desk.say("Oh, and what's your address?")
+    assert desk.ended == 2
+
+
 async def test_a_slot_lost_to_somebody_else_leads_to_another() -> None:
     desk = FrontDesk()
     for line in ("A cleaning on Tuesday", "first", "Maria Lopez", PHONE):
