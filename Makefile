@@ -44,8 +44,9 @@ bench: $(VENV)/.dev
 picture: $(VENV)/.run
 	$(BIN)/python -m docs.timeline $(ARGS)
 
+# A file's tests stay in one process, and a process that a stuck test took down is replaced.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
