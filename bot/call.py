@@ -156,6 +156,7 @@ class Call:
         self.ended = asyncio.Event()
         """Set when everything is released."""
         self._reprompts = 0
+        self._wants_end = False
         self._last_sign_s = self.times.began_s
         self.release_s = 0.0
         """How long the release took."""
@@ -427,11 +428,15 @@ class Call:
     def _request_end(self) -> None:
         """A tool wants the call to end: send a marker behind the words that are on their way."""
         graph = self._require_graph()
+        self._wants_end = True
         graph.worker.create_task(graph.worker.queue_frame(LastWordFrame()), "last_word")
 
     async def _reprompt(self) -> None:
         patience = self.setup.agent.config.patience
         lines = fixed_lines(self.setup.agent.config.language)
+        if self._wants_end:  # the caller spoke into the goodbye, and has nothing more to say
+            await self._say_goodbye(lines.closing, EndReason.AGENT_ENDED)
+            return
         self._reprompts += 1
         if self._reprompts > patience.reprompts:
             await self._say_goodbye(lines.no_speech_goodbye, EndReason.NO_SPEECH)

@@ -18,6 +18,8 @@ class FixedLines:
     overflow: str
     """Said by the carrier's voice when every line is taken."""
     max_length_goodbye: str
+    closing: str
+    """The last word of a call whose goodbye the caller spoke into."""
 
 
 _LINES = {
@@ -26,6 +28,7 @@ _LINES = {
         no_speech_goodbye="I can't hear you, so I'll hang up now. Please call again. Goodbye.",
         overflow="All our lines are busy right now. Please call again in a few minutes. Thank you.",
         max_length_goodbye="I'm sorry, we have to stop here. Please call again. Goodbye.",
+        closing="Goodbye.",
     ),
 }
 
@@ -43,6 +46,7 @@ def cacheable_lines(config: AgentConfig) -> tuple[str, ...]:
         *lines.still_there,
         lines.no_speech_goodbye,
         lines.max_length_goodbye,
+        lines.closing,
         *config.patience.stall_lines,
     )
     return tuple(dict.fromkeys(said))

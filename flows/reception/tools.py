@@ -181,7 +181,8 @@ async def end_call(flow_manager: FlowManager, said_goodbye: bool) -> ToolResult:
             "unclear", "Thank you for calling. Goodbye.", hint="Say it, and call end_call with it."
         )
     _business(flow_manager).request_end()
-    return {"status": "ending"}, NO_RESPONSE
+    # Read only if the caller spoke into the goodbye: then it has to be said again.
+    return {"status": "ending", "say": "Thank you for calling. Goodbye."}, NO_RESPONSE
 
 
 _CANNOT_REACH_BOOK = (
