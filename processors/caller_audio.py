@@ -105,6 +105,7 @@ class CallerAudioProcessor(FrameProcessor):
         self._asked: set[asyncio.Task[float | None]] = set()
         self._started = False
         self._in_turn = False
+        self._was_asked_early = False
         self._quiet_s = 0.0
         self.windows_dropped = 0
         """Windows thrown away because the models could not keep up."""
@@ -148,6 +149,7 @@ class CallerAudioProcessor(FrameProcessor):
     def end_turn(self) -> None:
         """Forget the audio of the caller's turn: the next one is judged by itself."""
         self._in_turn = False
+        self._was_asked_early = False
         self._drop_verdict()
         del self._turn_audio[: -self._pre_speech_bytes]
 
@@ -233,7 +235,9 @@ class CallerAudioProcessor(FrameProcessor):
                 self._listener.caller_started(now_s)
             await self.push_frame(VADUserStartedSpeakingFrame(start_secs=self._activity.params.min_speech_s))
         elif edge is Edge.PAUSED:
-            if self._models.can_judge_early:
+            # Once a turn: whoever pauses and goes on will do so again, and each verdict costs.
+            if self._models.can_judge_early and not self._was_asked_early:
+                self._was_asked_early = True
                 self._ask_turn_model()
         elif edge is Edge.RESUMED:
             self._drop_verdict()

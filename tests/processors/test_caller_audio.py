@@ -183,6 +183,14 @@ async def test_the_turn_model_is_asked_before_the_pause_is_over_and_its_answer_i
         assert len(rig.models.turns) == 1
 
 
+async def test_a_turn_with_many_short_pauses_costs_one_early_verdict() -> None:
+    async with Rig() as rig:
+        for _ in range(5):
+            await rig.speak(0.5)
+            await rig.play(0.16, 0.0)
+        assert len(rig.models.turns) == 1
+
+
 async def test_a_busy_model_is_asked_only_when_the_pause_is_long_enough() -> None:
     async with Rig() as rig:
         rig.models.can_judge_early = False
