@@ -4,12 +4,14 @@ import asyncio
 import gc
 import os
 import random
+import re
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from loguru import logger
 from pipecat.pipeline.worker import PipelineWorker
 
 from bot.call import Call
-from integrations.calendar import Slot
+from integrations.calendar import PartOfDay, Service, Slot
 from sims.carrier import CallPlan
 from sims.scenario import EndedBy, Expect, Heard, Say, Scenario, Step
 from tests.fakes.launcher import NUMBER, Launcher, open_launcher
@@ -55,24 +57,26 @@ class Held:
 
     tasks: Counter[str]
     """By where they wait."""
-    threads: int
+    threads: Counter[str]
+    """By name."""
     files: int
 
     @classmethod
     def now(cls) -> "Held":
         return cls(
             tasks=Counter(_place(task) for task in asyncio.all_tasks() - {asyncio.current_task()}),
-            threads=threading.active_count(),
+            threads=Counter(re.sub(r"[\d_-]+$", "", thread.name) for thread in threading.enumerate()),
             files=len(os.listdir("/proc/self/fd")),
         )
 
-    def beyond(self, before: "Held") -> tuple[Counter[str], int, int]:
+    def beyond(self, before: "Held") -> "Held":
         """Return what is held that was not held before."""
-        threads, files = self.threads - before.threads, self.files - before.files
-        return self.tasks - before.tasks, max(0, threads), max(0, files)
+        return Held(
+            self.tasks - before.tasks, self.threads - before.threads, max(0, self.files - before.files)
+        )
 
 
-NOTHING: tuple[Counter[str], int, int] = (Counter(), 0, 0)
+NOTHING = Held(Counter(), Counter(), 0)
 
 
 def _place(task: "asyncio.Task[Any]") -> str:
@@ -80,7 +84,7 @@ def _place(task: "asyncio.Task[Any]") -> str:
     return f"{frames[-1].f_code.co_qualname}:{frames[-1].f_lineno}" if frames else "done"
 
 
-async def still_held(before: Held, limit_s: float = 3.0) -> tuple[Counter[str], int, int]:
+async def still_held(before: Held, limit_s: float = 3.0) -> Held:
     """Return what is held beyond `before`, once that is nothing or time is over."""
     beyond = Held.now().beyond(before)
     for _ in range(int(limit_s / 0.1)):
@@ -94,6 +98,11 @@ async def still_held(before: Held, limit_s: float = 3.0) -> tuple[Counter[str], 
 async def fill_pools(launcher: Launcher, moments: list[Moment], rng: random.Random) -> None:
     """Make the connections and threads that a process keeps for its next calls."""
     await play(launcher, moments, rng)
+    books = launcher.board._resources.books["reception"]
+    day = date(2030, 1, 7)
+    await books.calendar.free_slots(
+        first_day=day, last_day=day, service=Service("cleaning", 30), part_of_day=PartOfDay.ANY, limit=1
+    )
     await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.1) for _ in range(40)))
     await asyncio.sleep(0.5)
 
@@ -200,8 +209,8 @@ async def test_nothing_is_left_of_two_hundred_callers_who_hang_up(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(7)
-    tools = slow_slots(launcher, monkeypatch)
     await fill_pools(launcher, [*MOMENTS] * 3, rng)
+    tools = slow_slots(launcher, monkeypatch)
     before = Held.now()
     moments = [moment for moment, count in MOMENTS.items() for _ in range(count)]
     rng.shuffle(moments)
