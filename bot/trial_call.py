@@ -21,7 +21,6 @@ from loguru import logger
 from rich.console import Console
 
 from bot.agent import load_agents
-from bot.errors import SimProcessError
 from bot.settings import Settings, child_environment
 from bot.sim_calls import SimCallError, place_sim_call, wait_for_report
 from bot.timeline import (
@@ -66,7 +65,7 @@ def run_trial_call(
     try:
         with _launcher({**environment, **extra}):
             report, folder = asyncio.run(_call(settings, port, scenario, data, runs_dir))
-    except (SimCallError, SimProcessError, TimeoutError) as error:
+    except SimCallError as error:
         console.print(f"the call could not be made: {error}")
         return 1
     finally:
@@ -96,7 +95,7 @@ async def _call(
         )
         report = await wait_for_report(settings.twilio.base_url, call_sid, limit_s=CALL_LIMIT_S)
         folder = runs_dir / call_sid
-        timeline = await _agents_timeline(data / call_sid / "timeline.json")
+        timeline = await _agents_timeline(data / call_sid / "timeline.json", report)
         report = await asyncio.to_thread(_keep, folder, report, timeline)
     finally:
         shutil.rmtree(recording, ignore_errors=True)
@@ -116,11 +115,15 @@ def _keep(folder: Path, report: Mapping[str, Any], timeline: CallTimeline) -> Ma
     return report
 
 
-async def _agents_timeline(path: Path) -> CallTimeline:
+async def _agents_timeline(path: Path, report: Mapping[str, Any]) -> CallTimeline:
     """Read what the launcher writes when it has let go of the call."""
-    async with asyncio.timeout(FILES_LIMIT_S):
-        while not await asyncio.to_thread(path.exists):  # noqa: ASYNC110 - another process writes it
-            await asyncio.sleep(0.1)
+    try:
+        async with asyncio.timeout(FILES_LIMIT_S):
+            while not await asyncio.to_thread(path.exists):  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        reasons = "; ".join(map(str, report.get("reasons", ()))) or "the caller saw nothing wrong"
+        raise SimCallError(f"the agent's end left no record of it; {reasons}") from None
     return await asyncio.to_thread(read_timeline, path)
 
 
@@ -130,13 +133,20 @@ async def _first_number(settings: Settings) -> str | None:
 
 
 async def _wait_until_ready(port: int) -> None:
-    async with asyncio.timeout(READY_LIMIT_S), aiohttp.ClientSession() as session:
-        while True:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
-                    if response.status == 200:
-                        return
-            await asyncio.sleep(0.2)
+    try:
+        async with asyncio.timeout(READY_LIMIT_S), aiohttp.ClientSession() as session:
+            while not await _is_ready(session, port):  # noqa: ASYNC110 - another process starts
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise SimCallError(f"the launcher was not ready after {READY_LIMIT_S:g} s") from None
+
+
+async def _is_ready(session: aiohttp.ClientSession, port: int) -> bool:
+    try:
+        async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
+            return response.status == 200
+    except aiohttp.ClientError:  # nothing listens yet
+        return False
 
 
 @contextlib.contextmanager

@@ -149,7 +149,8 @@ async def open_launcher(
         )
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
-            await _wait_until_ready(app, server, serving)  # at once: rendering the fixed lines is not the test
+            # At once: rendering the fixed lines is not the test.
+            await _wait_until_ready(app, server, serving)
             for vendor in world.vendors:
                 vendor.profile = PROFILES[profile]
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
