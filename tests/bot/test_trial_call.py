@@ -1,76 +1,128 @@
+"""`firstring call` as a person runs it: sims and launcher are processes of their own."""
+
 import json
-from collections.abc import Iterator, Mapping
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from bot import trial_call
-from bot.settings import Settings, Vendor, VendorSource, load_settings
-from bot.sim_process import sims_for
+from bot.settings import load_settings
+from bot.sim_calls import SimCallError
 from bot.timeline import read_timeline
 from bot.trial_call import run_trial_call
 
-pytestmark = [pytest.mark.real_time, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.real_time
+
+ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(scope="module")
-def environment() -> Iterator[Mapping[str, str]]:
-    """What simulated vendors print; they run for all tests of this file."""
-    with sims_for(dict.fromkeys(Vendor, VendorSource.SIM), profile="instant") as printed:
-        yield printed
-
-
-@pytest.fixture
-def settings(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'desk.db'}")
-    return load_settings(_env_file=None)
-
-
-def test_a_call_leaves_both_ends_records_in_one_folder(
-    environment: Mapping[str, str],
-    settings: Settings,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    runs = tmp_path / "runs"
-    code = run_trial_call(
-        settings, environment=environment, scenario="hangup_early", as_json=True, runs_dir=runs
+def firstring_call(folder: Path, scenario: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "bot.cli",
+        "call",
+        "--json",
+        "--profile",
+        "instant",
+        "--scenario",
+        scenario,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "AGENTS_DIR": str(ROOT / "flows")}
+    return subprocess.run(  # noqa: S603 - our own command
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
-    report = json.loads(capsys.readouterr().out)
-    assert (code, report["outcome"]) == (0, "ok"), report["reasons"]
-    [folder] = runs.iterdir()
-    assert report["folder"] == str(folder) == str(runs / report["call_sid"])
+
+
+@pytest.mark.timeout(110)
+def test_a_call_leaves_what_both_ends_know_and_nothing_else(tmp_path: Path) -> None:
+    result = firstring_call(tmp_path, "hangup_early")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["outcome"] == "ok"
+    folder = tmp_path / report["folder"]
+    assert folder.name == report["call_sid"]
     assert {path.name for path in folder.iterdir()} == {
         "call.wav",
         "caller.json",
         "timeline.json",
         "transcript.txt",
     }
-    assert (
-        report["wav"] == json.loads((folder / "caller.json").read_text())["wav"] == str(folder / "call.wav")
-    )
+    assert report["wav"] == json.loads((folder / "caller.json").read_text())["wav"]
+    assert tmp_path / report["wav"] == folder / "call.wav"
     timeline = read_timeline(folder / "timeline.json")
     assert timeline.ended_reason == "caller_hung_up"
     assert timeline.caller_end is not None
-    assert timeline.caller_end.greeting_s is not None
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name]
 
 
-def test_a_call_that_the_agent_refuses_is_told_with_its_reason(
-    environment: Mapping[str, str],
-    settings: Settings,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+@contextmanager
+def no_launcher(environment: Mapping[str, str]) -> Generator[None]:
+    assert environment["WORKERS"] == "1"
+    yield
+
+
+def test_a_call_that_cannot_be_made_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(trial_call, "FILES_LIMIT_S", 0.5)
-    runs = tmp_path / "runs"
-    strangers = {**environment, "TWILIO_AUTH_TOKEN": "another account's"}
+    async def fail(*_: Any) -> NoReturn:
+        raise SimCallError("no such scenario")
+
+    monkeypatch.setattr(trial_call, "_launcher", no_launcher)
+    monkeypatch.setattr(trial_call, "_call", fail)
     code = run_trial_call(
-        settings, environment=strangers, scenario="hangup_early", as_json=False, runs_dir=runs
+        load_settings(_env_file=None), environment={}, scenario="none", as_json=False, runs_dir=tmp_path
     )
     assert code == 1
-    told = capsys.readouterr().err
-    assert "the call could not be made: the agent's end left no record of it; no document" in told
-    assert not runs.exists() or list(runs.iterdir()) == []
+    assert "the call could not be made: no such scenario" in capsys.readouterr().err
+
+
+async def test_a_call_that_the_agent_refused_is_told_with_the_callers_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_call, "FILES_LIMIT_S", 0.2)
+    refused = {"reasons": ["no document from the webhook", "0 turns were answered"]}
+    with pytest.raises(SimCallError, match="no document from the webhook; 0 turns were answered"):
+        await trial_call._agents_timeline(tmp_path / "timeline.json", refused)
+
+
+def test_a_launcher_that_ignores_its_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stubborn = "\n".join(
+        (
+            "import signal, time",
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+            "print('up', flush=True)",
+            "time.sleep(60)",
+        )
+    )
+    started: list[subprocess.Popen[bytes]] = []
+    real: Any = subprocess.Popen
+
+    def start(_: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = real([sys.executable, "-c", stubborn], **{**options, "stdout": subprocess.PIPE})
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(trial_call.subprocess, "Popen", start)
+    monkeypatch.setattr(trial_call, "_STOP_LIMIT_S", 0.3)
+    with trial_call._launcher({}):
+        pass
+    [process] = started
+    assert process.returncode == -signal.SIGKILL
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+async def test_a_server_that_is_never_ready_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_call, "READY_LIMIT_S", 0.3)
+    with pytest.raises(SimCallError, match=r"not ready after 0\.3 s"):
+        await trial_call._wait_until_ready(trial_call._free_port())
