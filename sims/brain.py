@@ -238,8 +238,8 @@ class _Mind:
         if event.content.startswith("CANCELLED"):
             memory.unsaid = _FAILED
             return
-        if self._end is not None and call.name == self._end.name and "say" not in result:
-            return  # the goodbye stood in front of it: nothing is left to say
+        if self._end is not None and call.name == self._end.name:
+            return  # who speaks on gets an answer, or another goodbye
         memory.unsaid = _say(result, event.content)
         tool = self._tools.get(call.name)
         if tool is None or memory.goal is None:

@@ -359,7 +359,7 @@ async def test_a_goodbye_is_not_a_message() -> None:
 async def test_who_speaks_over_the_goodbye_gets_another() -> None:
     desk = FrontDesk()
     assert "Goodbye" in await desk.say("No, that's all.")
-    assert await desk.say("Thank you, goodbye.") == "Thanks for calling. Goodbye."
+    assert (await desk.say("Thank you, goodbye.")).endswith("Goodbye.")
     assert "Harrison Avenue" in await desk.say("Oh, and what's your address?")
     assert desk.ended == 2
 
