@@ -1,8 +1,8 @@
 """Frames of our own, passed between processors of one call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pipecat.frames.frames import ControlFrame, SystemFrame
+from pipecat.frames.frames import ControlFrame
 
 
 @dataclass
@@ -17,8 +17,11 @@ class SpeechAnchorFrame(ControlFrame):
 
 
 @dataclass
-class TranscriptFlushedFrame(SystemFrame):
+class TranscriptFlushedFrame(ControlFrame):
     """The recogniser has answered a request to finalize: no text is still on its way.
 
     Needed because Pipecat tells this only with a transcript that has text, which has often left before.
+    No system frame, for it must not overtake the text that it speaks of; and an interruption does not drop it.
     """
+
+    interruptible: bool = field(init=False, default=False)

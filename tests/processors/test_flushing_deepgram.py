@@ -1,9 +1,11 @@
+import asyncio
 from typing import Any
 
 import pytest
 from deepgram.listen.v1.types import ListenV1Results
-from pipecat.frames.frames import Frame, TranscriptionFrame
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.frames.frames import Frame, TextFrame, TranscriptionFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.tests.utils import SleepFrame, run_test
 
 from processors.flushing_deepgram import FlushingDeepgramSTTService
 from processors.frames import TranscriptFlushedFrame
@@ -56,3 +58,22 @@ async def test_only_the_answer_to_finalize_flushes(
     recogniser = Recogniser()
     await recogniser._on_message(results(text, is_final=is_final, from_finalize=from_finalize))
     assert recogniser.pushed == pushed
+
+
+async def test_the_sign_does_not_overtake_the_last_words() -> None:
+    """Both wait in the queue of a processor that is busy: they come out in the order they came."""
+    last_words = TranscriptionFrame("Whitfield.", "", "")
+    down, _ = await run_test(
+        Busy(), frames_to_send=[TextFrame("hold"), last_words, TranscriptFlushedFrame(), SleepFrame(0.2)]
+    )
+    assert [type(frame) for frame in down[-2:]] == [TranscriptionFrame, TranscriptFlushedFrame]
+
+
+class Busy(FrameProcessor):
+    """Takes its time with every frame that waits in a queue."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TextFrame):
+            await asyncio.sleep(0.05)
+        await self.push_frame(frame, direction)
