@@ -257,6 +257,11 @@ class _Mind:
             memory.read_back, memory.read_back_say = _settled(goal, call.arguments), say
             return
         memory.read_back = None
+        search, options = self._tools.get(goal.source or ""), _options(result)
+        if search is not None and options:  # others instead of the one chosen
+            self._drop_options(memory)
+            memory.options, memory.searched = options, self._arguments(memory, search)
+            return
         wanted = self._asked_in(goal, say)
         if wanted is None:
             self._finish(memory)

@@ -102,9 +102,7 @@ async def find_slots(
         return _answer(
             "full", "I have nothing free in that time. Would another day work, or shall I take a message?"
         )
-    desk.offered |= {_slot_id(slot): slot for slot in slots}
-    options = [{"start": _slot_id(slot), "say": _say_slot(slot)} for slot in slots]
-    return _answer("offered", opening + _say_options(slots), slots=options)
+    return _answer("offered", opening + _say_options(slots), slots=_offer(desk, slots))
 
 
 @flows_tool_options(cancel_on_interruption=False, timeout_secs=TOOL_LIMIT_S)
@@ -135,7 +133,9 @@ async def book_appointment(
     if not _is_confirmed(flow_manager, desk, details, confirmed):
         say = f"{_say_visit(slot)}, for {who[0]}, at {say_phone(who[1])}. Shall I book it?"
         return _answer("needs_confirmation", say)
-    return await _book(business, BookingRequest(slot, *who, key=f"{business.call_sid}:{_slot_id(slot)}"))
+    return await _book(
+        business, desk, BookingRequest(slot, *who, key=f"{business.call_sid}:{_slot_id(slot)}")
+    )
 
 
 @flows_tool_options(cancel_on_interruption=False, timeout_secs=TOOL_LIMIT_S)
@@ -214,17 +214,31 @@ async def _search(
     return _pick(later), f"We're closed on {when}. " if closed else f"That {when} is taken. "
 
 
-async def _book(business: Business, request: BookingRequest) -> ToolResult:
+async def _book(business: Business, desk: Desk, request: BookingRequest) -> ToolResult:
     try:
         booking = await business.calendar.book(request)
     except (SlotTakenError, SlotRefusedError) as error:
         logger.info("book_appointment: {}", error)
-        return _answer("taken", "I'm sorry, that time has just been taken. Which other day would you like?")
+        return await _offer_another(business, desk, request.slot)
     except CalendarUnavailableError as error:
         logger.warning("book_appointment: {}", error)
         return _answer("unavailable", _CANNOT_REACH_BOOK)
     say = f"You're booked for {_say_slot(booking.slot)}. Is there anything else?"
     return _answer("booked", say, booking_id=booking.booking_id, start=booking.slot.start.isoformat())
+
+
+async def _offer_another(business: Business, desk: Desk, lost: Slot) -> ToolResult:
+    """Somebody else was quicker: offer what is left of that day, or what comes next."""
+    sorry = "I'm sorry, that time has just been taken."
+    day = lost.start.date()
+    try:
+        slots, opening = await _search(business, lost.service, day, day, PartOfDay.ANY)
+    except CalendarUnavailableError as error:
+        logger.warning("book_appointment: {}", error)
+        slots, opening = [], ""
+    if not slots:
+        return _answer("taken", f"{sorry} Which other day would you like?")
+    return _answer("taken", f"{sorry} {opening}{_say_options(slots)}", slots=_offer(desk, slots))
 
 
 async def _leave(business: Business, text: str, name: str, phone: str) -> ToolResult:
@@ -301,6 +315,12 @@ def _pick(slots: list[Slot]) -> list[Slot]:
         return slots
     apart = next((slot for slot in slots if slot.start - slots[0].start >= _APART), slots[1])
     return [slots[0], apart]
+
+
+def _offer(desk: Desk, slots: list[Slot]) -> list[dict[str, str]]:
+    """Remember that these times were offered, and return them as the model reads them."""
+    desk.offered |= {_slot_id(slot): slot for slot in slots}
+    return [{"start": _slot_id(slot), "say": _say_slot(slot)} for slot in slots]
 
 
 def _slot_id(slot: Slot) -> str:

@@ -26,6 +26,8 @@ class MemoryCalendar:
     booked: dict[str, Booking] = field(default_factory=dict[str, Booking])
     taken_from_under: bool = False
     """Whether somebody else is always quicker."""
+    rivals: list[Slot] = field(default_factory=list[Slot])
+    """What they took."""
     down: bool = False
 
     async def free_slots(
@@ -46,16 +48,16 @@ class MemoryCalendar:
         if self.down:
             raise CalendarUnavailableError("down")
         if request.key not in self.booked:
-            if self.taken_from_under or not self._is_free(request.slot):
+            if self.taken_from_under:
+                self.rivals.append(request.slot)
+            if not self._is_free(request.slot):
                 raise SlotTakenError("taken")
             self.booked[request.key] = Booking("b1", request.slot, request.name, request.phone)
         return self.booked[request.key]
 
     def _is_free(self, slot: Slot) -> bool:
-        return all(
-            slot.end_utc <= other.slot.start_utc or slot.start_utc >= other.slot.end_utc
-            for other in self.booked.values()
-        )
+        taken = [*self.rivals, *(booking.slot for booking in self.booked.values())]
+        return all(slot.end_utc <= other.start_utc or slot.start_utc >= other.end_utc for other in taken)
 
 
 @dataclass

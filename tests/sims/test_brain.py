@@ -369,7 +369,22 @@ async def test_a_slot_lost_to_somebody_else_leads_to_another() -> None:
     for line in ("A cleaning on Tuesday", "first", "Maria Lopez", PHONE):
         await desk.say(line)
     desk.calendar.taken_from_under = True
-    assert "just been taken" in await desk.say("yes")
+    offer = await desk.say("yes")
+    assert "just been taken. I have Tuesday" in offer
+    desk.calendar.taken_from_under = False
+    for line in ("The first one, please.", "yes"):
+        await desk.say(line)
+    (booking,) = desk.calendar.booked.values()
+    assert booking.slot != desk.calendar.rivals[0]
+    assert booking.slot.start.strftime("%a") == "Tue"
+
+
+async def test_a_lost_slot_can_be_answered_with_another_day() -> None:
+    desk = FrontDesk()
+    for line in ("A cleaning on Tuesday", "first", "Maria Lopez", PHONE):
+        await desk.say(line)
+    desk.calendar.taken_from_under = True
+    await desk.say("yes")
     desk.calendar.taken_from_under = False
     assert "Wednesday" in await desk.say("Wednesday then")
     for line in ("first", "yes"):

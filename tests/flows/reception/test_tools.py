@@ -137,6 +137,18 @@ async def test_confirmed_twice_books_once() -> None:
     assert len(desk.calendar.booked) == 1
 
 
+async def test_a_time_that_somebody_else_took_is_answered_with_what_is_left() -> None:
+    desk = FrontDesk()
+    await offered(desk)
+    desk.calendar.taken_from_under = True
+    result = await book(desk, "2026-11-24T08:00")
+    assert result["status"] == "taken"
+    assert result["say"].startswith("I'm sorry, that time has just been taken. I have Tuesday, November 24th")
+    desk.calendar.taken_from_under = False
+    again = await book(desk, result["slots"][0]["start"])
+    assert again["status"] == "booked"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
