@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipecat.frames.frames import ControlFrame
+from pipecat.frames.frames import ControlFrame, DataFrame
 
 
 @dataclass
@@ -25,3 +25,18 @@ class TranscriptFlushedFrame(ControlFrame):
     """
 
     interruptible: bool = field(init=False, default=False)
+
+
+@dataclass
+class CachedSpeechFrame(DataFrame):
+    """A piece of a reply that needs no voice vendor: its audio is rendered already. The playout says it.
+
+    Attributes:
+        audio: s16le mono.
+        sample_rate: That of the call.
+        words: Each word and where it starts in `audio`, in seconds.
+    """
+
+    audio: bytes
+    sample_rate: int
+    words: tuple[tuple[str, float], ...]

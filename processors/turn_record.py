@@ -22,6 +22,8 @@ MAX_TEXT_CHARS = 4_000
 """Per side and turn; a person's turn is a few hundred."""
 MAX_TOOLS = 32
 """Tool runs kept per turn."""
+MAX_PAUSES = 32
+"""Pauses of the agent kept per turn."""
 
 
 class TurnKind(enum.Enum):
@@ -88,6 +90,14 @@ class ToolRun:
 
 
 @dataclass(frozen=True)
+class PlaybackPause:
+    """The agent was stopped by a sound; times in seconds since the call began. `end` is None when it did not go on."""
+
+    start: float
+    end: float | None = None
+
+
+@dataclass(frozen=True)
 class TurnRecord:
     """One finished turn. Every time is in seconds since the call began, None when it did not happen.
 
@@ -117,6 +127,7 @@ class TurnRecord:
     agent_end: float | None = None
     interrupted_at: float | None = None
     tools: tuple[ToolRun, ...] = ()
+    pauses: tuple[PlaybackPause, ...] = ()
     answer_s: float | None = None
     """The caller's wait: `heard - speech_end`; None when either is unknown or they overlap."""
 
@@ -153,7 +164,8 @@ class TurnRecord:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, times rounded to 0.1 ms."""
         shape: dict[str, Any] = _RECORD.dump_python(self, mode="json")
-        shape["tools"] = [{name: _rounded(value) for name, value in tool.items()} for tool in shape["tools"]]
+        for part in ("tools", "pauses"):
+            shape[part] = [{name: _rounded(value) for name, value in one.items()} for one in shape[part]]
         return {name: _rounded(value) for name, value in shape.items()}
 
     @classmethod
@@ -186,6 +198,10 @@ class LedgerCounts:
     turns: int = 0
     interruptions: int = 0
     tools: int = 0
+    pauses: int = 0
+    """Times the agent was stopped by a sound of the caller."""
+    resumes: int = 0
+    """How many of them meant nothing: it went on."""
     longest_silence_s: float = 0.0
     """The longest the caller heard nothing while the next word was ours to say."""
 
@@ -233,6 +249,7 @@ class _OpenTurn:
     heard_words: list[str] = field(default_factory=list)
     requested_texts: list[str] = field(default_factory=list)
     tools: list[ToolRun] = field(default_factory=list[ToolRun])
+    pauses: list[PlaybackPause] = field(default_factory=list[PlaybackPause])
     agent_end: float | None = None
     interrupted_at: float | None = None
     cut: bool = False
@@ -275,6 +292,7 @@ class _OpenTurn:
             agent_end=self.agent_end,
             interrupted_at=self.interrupted_at,
             tools=tuple(self.tools),
+            pauses=tuple(self.pauses),
             answer_s=heard - speech_end if is_wait and heard is not None and speech_end is not None else None,
         )
 
@@ -437,6 +455,20 @@ class TurnLedger:
             return
         self._turn.agent_end = max(at, self._turn.agent_end or 0.0)
         self._turn.cut = self._turn.cut or cut
+
+    def agent_paused(self, now_s: float) -> None:
+        """The agent was stopped, for the time being: the caller makes a sound."""
+        at = self._relative(now_s)
+        if at is not None and len(self._turn.pauses) < MAX_PAUSES:
+            self._turn.pauses.append(PlaybackPause(at))
+            self._counts = replace(self._counts, pauses=self._counts.pauses + 1)
+
+    def agent_resumed(self, now_s: float) -> None:
+        """It goes on: the sound meant nothing."""
+        at = self._relative(now_s)
+        if at is not None and self._turn.pauses and self._turn.pauses[-1].end is None:
+            self._turn.pauses[-1] = replace(self._turn.pauses[-1], end=at)
+            self._counts = replace(self._counts, resumes=self._counts.resumes + 1)
 
     def interrupted(self, now_s: float) -> None:
         """The caller took the turn; ignored unless the agent is speaking, was just cut, or about to speak."""

@@ -23,8 +23,8 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.utils.text.base_text_aggregator import TextType
 from pipecat.workers.runner import WorkerRunner
 
-from processors.frames import SpeechAnchorFrame
-from processors.playout import PlayoutProcessor, SpokenWord
+from processors.frames import CachedSpeechFrame, SpeechAnchorFrame
+from processors.playout import CUT_MARK, LONGEST_PAUSE_S, PlayoutProcessor, SpokenWord
 
 RATE = 8000
 NS = 1_000_000_000
@@ -148,6 +148,8 @@ def utterance(seconds: float, *words: tuple[str, float]) -> list[Frame]:
 
 
 THREE = (("one", 0.1), ("two", 0.9), ("three", 1.7))
+HALVES_S = (0.5, 1.3, 1.85)
+"""When half of each was played: its sound reaches to the next word here."""
 
 
 async def test_words_and_the_end_of_a_reply_pass_when_they_were_heard() -> None:
@@ -157,7 +159,7 @@ async def test_words_and_the_end_of_a_reply_pass_when_they_were_heard() -> None:
         await asyncio.sleep(3.0)
         times = [at - rig.began_s for at, frame in rig.tail.seen if isinstance(frame, TTSTextFrame)]
         assert rig.tail.words() == ["one", "two", "three"]
-        assert times == [pytest.approx(at_s, abs=0.15) for _, at_s in THREE]
+        assert times == [pytest.approx(at_s, abs=0.15) for at_s in HALVES_S]
         assert rig.tail.at(LLMFullResponseEndFrame) - rig.began_s == pytest.approx(2.1, abs=0.05)
         assert rig.tail.at(BotStartedSpeakingFrame) - rig.began_s < 0.01
         assert rig.tail.at(BotStoppedSpeakingFrame) - rig.began_s == pytest.approx(2.1, abs=0.05)
@@ -178,10 +180,10 @@ async def test_an_interruption_keeps_what_was_heard_and_nothing_else_is_sent() -
     async with Rig() as rig:
         rig.playout.connect(rig.wire)
         await rig.give(*utterance(2.0, *THREE))
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.5)
         await rig.interrupt()
         await asyncio.sleep(2.0)
-        assert rig.tail.words() == ["one", "two"]
+        assert rig.tail.words() == ["one", "two", CUT_MARK]
         assert rig.wire.kinds().count("clear") == 1
         assert rig.wire.kinds()[-1] == "clear"
         interrupted = rig.tail.kinds().index(InterruptionFrame)
@@ -198,7 +200,7 @@ async def test_nothing_is_sent_after_the_clear_even_when_the_wire_was_busy() -> 
         await rig.interrupt()
         rig.wire.blocks.set()
         await asyncio.sleep(2.0)
-        assert rig.wire.kinds() == ["audio", "clear"]
+        assert rig.wire.kinds() == ["mark", "audio", "clear"]
 
 
 async def test_results_and_the_end_of_the_pipeline_survive_an_interruption() -> None:
@@ -237,7 +239,7 @@ async def test_words_timed_after_their_audio_are_heard_in_their_place() -> None:
     async with Rig() as rig:
         rig.playout.connect(rig.wire)
         await rig.give(TTSStartedFrame(context_id="c1"), SpeechAnchorFrame("c1", ANCHOR_NS), audio(1.0))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.7)
         await rig.give(word("early", 0.1), word("late", 0.9), TTSStoppedFrame(context_id="c1"))
         await asyncio.sleep(0.05)
         assert rig.tail.words() == ["early"]
@@ -249,7 +251,7 @@ async def test_a_word_without_a_time_of_its_own_is_heard_with_the_last_audio() -
     async with Rig() as rig:
         rig.playout.connect(rig.wire)
         await rig.give(*utterance(1.0, ("said", 0.1), ("tail", 0.1)))
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.8)
         assert rig.tail.words() == ["said"]
         await asyncio.sleep(1.0)
         assert rig.tail.words() == ["said", "tail"]
@@ -259,7 +261,7 @@ async def test_two_utterances_are_played_one_after_the_other() -> None:
     async with Rig() as rig:
         rig.playout.connect(rig.wire)
         await rig.give(*utterance(0.5, ("first", 0.1)), *utterance(0.5, ("second", 0.1)))
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.5)
         assert rig.tail.words() == ["first"]
         await asyncio.sleep(1.5)
         assert rig.tail.words() == ["first", "second"]
@@ -309,3 +311,145 @@ async def test_the_tap_gets_all_that_is_sent_and_is_told_of_drops() -> None:
         await rig.interrupt()
         assert tap.samples / RATE == pytest.approx(rig.wire.audio_s())
         assert tap.drops == 1
+
+
+# Pause and resume
+
+
+async def test_a_pause_clears_the_wire_and_resume_goes_on_from_the_cut_word() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        await rig.give(*utterance(2.0, *THREE))
+        await asyncio.sleep(1.2)
+        rig.playout.pause()
+        await asyncio.sleep(0.01)
+        assert rig.wire.kinds()[-1] == "clear"
+        sent_s = rig.wire.audio_s()
+        await asyncio.sleep(1.0)
+        assert rig.wire.audio_s() == sent_s
+        assert rig.playout.is_audible
+        assert BotStoppedSpeakingFrame not in rig.tail.kinds()
+        rig.playout.resume()
+        await asyncio.sleep(2.0)
+        assert rig.wire.audio_s() - sent_s == pytest.approx(2.0 - 0.9, abs=0.02)
+        assert rig.tail.words() == ["one", "two", "three"]
+        assert rig.tail.kinds().count(BotStartedSpeakingFrame) == 1
+        assert rig.tail.kinds().count(BotStoppedSpeakingFrame) == 1
+
+
+async def test_an_interruption_while_paused_leaves_the_words_heard_before() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        await rig.give(*utterance(2.0, *THREE))
+        await asyncio.sleep(1.0)
+        rig.playout.pause()
+        await asyncio.sleep(0.5)
+        await rig.interrupt()
+        await asyncio.sleep(2.0)
+        assert rig.tail.words() == ["one", CUT_MARK]
+        assert rig.wire.kinds().count("clear") == 1
+        assert not rig.playout.is_paused
+
+
+async def test_what_comes_while_paused_in_silence_waits() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        rig.playout.pause()
+        await rig.give(*utterance(0.5, ("later", 0.0)))
+        await asyncio.sleep(0.5)
+        assert rig.wire.log == []
+        rig.playout.resume()
+        await asyncio.sleep(1.0)
+        assert rig.tail.words() == ["later"]
+
+
+async def test_a_pause_that_nobody_ends_ends_by_itself() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        await rig.give(*utterance(2.0, *THREE))
+        await asyncio.sleep(0.3)
+        rig.playout.pause()
+        await asyncio.sleep(LONGEST_PAUSE_S + 3.0)
+        assert rig.tail.words() == ["one", "two", "three"]
+
+
+async def test_a_line_that_may_not_be_interrupted_plays_to_its_end() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        words = [SpokenWord("This", 0.0), SpokenWord("is", 0.4), SpokenWord("recorded.", 0.6)]
+        rig.playout.speak(voiced(1.0), words, is_interruptible=False)
+        await asyncio.sleep(0.2)
+        assert not rig.playout.is_interruptible
+        rig.playout.pause()
+        await rig.interrupt()
+        await asyncio.sleep(2.0)
+        assert rig.tail.words() == ["This", "is", "recorded."]
+        assert "clear" not in rig.wire.kinds()
+        assert rig.playout.is_interruptible
+        assert not rig.playout.is_speaking
+
+
+async def test_the_agent_does_not_begin_while_the_caller_makes_a_sound() -> None:
+    async with Rig() as rig:
+        quiet_s = 0.0
+        rig.playout._gate_s, rig.playout._caller_quiet_s = 0.06, lambda: quiet_s
+        rig.playout.connect(rig.wire)
+        await rig.give(*utterance(0.5, ("now", 0.0)))
+        await asyncio.sleep(0.3)
+        assert rig.wire.log == []
+        quiet_s = 0.1
+        await asyncio.sleep(0.1)
+        assert rig.wire.audio_s() > 0
+
+
+async def test_noise_does_not_keep_the_agent_silent() -> None:
+    async with Rig() as rig:
+        rig.playout._gate_s, rig.playout._caller_quiet_s = 0.06, lambda: 0.0
+        rig.playout.connect(rig.wire)
+        await rig.give(*utterance(0.5, ("now", 0.0)))
+        await asyncio.sleep(1.2)
+        assert rig.wire.audio_s() > 0
+
+
+async def test_no_cut_mark_without_heard_words_or_after_the_last_one() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        await rig.give(*utterance(1.0, ("unheard", 0.1)))
+        await asyncio.sleep(0.1)
+        await rig.interrupt()
+        await rig.give(*utterance(0.4, ("whole", 0.0)))
+        await asyncio.sleep(1.0)
+        await rig.interrupt()
+        assert rig.tail.words() == ["whole"]
+
+
+async def test_a_cached_opener_is_said_before_what_the_voice_says() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        await rig.give(
+            CachedSpeechFrame(voiced(0.4), RATE, (("Sure.", 0.0),)), *utterance(0.6, ("What", 0.0))
+        )
+        await asyncio.sleep(0.3)
+        assert rig.tail.words() == ["Sure."]
+        await asyncio.sleep(1.5)
+        assert rig.tail.words() == ["Sure.", "What"]
+        assert rig.wire.audio_s() == pytest.approx(1.0)
+        assert rig.playout.underruns == 0
+
+
+async def test_what_may_come_back_as_an_echo_is_what_was_heard_and_what_is_on_the_line() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        words = [(f"w{n}", n * 0.5) for n in range(12)]
+        await rig.give(*utterance(6.0, *words))
+        await asyncio.sleep(1.3)
+        recent = rig.playout.recent_words()
+        assert recent[:2] == ["w0", "w1"]
+        assert "w3" in recent
+        assert "w7" not in recent
+        assert rig.playout.current_text().split() == [text for text, _ in words]
+        assert rig.playout.remaining_s == pytest.approx(4.8, abs=0.25)
+
+
+def voiced(seconds: float) -> bytes:
+    return b"\x00\x20" * round(seconds * RATE)
