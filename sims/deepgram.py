@@ -1,8 +1,7 @@
-"""Deepgram's live transcription socket (`WS /v1/listen`) on loopback.
+"""Deepgram on loopback: who is let in to its live sockets, and the first of them (`WS /v1/listen`).
 
-It hears what a real one would, with two ears: the `SpokenIndex` knows the words of scripted callers by their
-frames, and PocketSphinx guesses at everything else (`free_speech`). When something is said decides the pure
-`transcript`; this module is the wire: handshake, JSON, close codes, faults. It never looks at a call or a scenario.
+It hears what a real one would (`live_stream`). When something is said decides the pure `transcript`; this module is
+the wire: handshake, JSON, close codes, faults. `/v2/listen` is `flux`. It never looks at a call or a scenario.
 
 Not acted out: other encodings than linear16 and mulaw, several channels, diarization, numerals (numbers stay as the
 script spells them), redaction, keyterms, and prerecorded audio.
@@ -11,26 +10,23 @@ Source: deepgram-sdk 7.17 (`deepgram.listen.v1`), developers.deepgram.com/docs, 
 """
 
 import asyncio
-import enum
 import hashlib
-import math
 import string
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-import orjson
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from sims import mulaw
 from sims.faults import FaultKind, FaultSpec
-from sims.free_speech import FreeSpeech, FreeSpeechLine
+from sims.flux import FluxQuery, FluxStream
+from sims.free_speech import FreeSpeech
+from sims.live_stream import Ears, LiveStream, StreamParts, StreamState
 from sims.profiles import Profile
-from sims.spoken import Encoding, HeardWord, SpokenIndex, SpokenTracker
+from sims.spoken import Encoding, HeardWord, SpokenIndex
 from sims.transcript import Ended, Event, LiveTranscript, Result, Rules, SpeechStarted, UtteranceEnd
 from sims.vendor import VendorSim
 
@@ -39,15 +35,10 @@ _IDLE_REASON = (
     "Deepgram did not receive audio data or a text message within the timeout window. "
     "See https://dpgr.am/net0001"
 )
-_SEND_LIMIT_S = 5.0
-"""A client that does not read for so long is cut off."""
-_RECOGNITION_LIMIT_S = 2.0
-"""How long Finalize waits for free speech to be recognised."""
 _HANG_LIMIT_S = 60.0
-_TRICKLE_LAG = 4.0
-"""A fifth of real time: each second of audio adds so many seconds of delay."""
-_GARBAGE = "<html><body>502 Bad Gateway</body></html>"
 _MODEL_UUID = "3b3a5a50-7a0e-4f0f-9d6f-7f1f4c8a0001"
+
+QueryT = TypeVar("QueryT", "ListenQuery", FluxQuery)
 
 
 class ListenQuery(BaseModel, frozen=True):
@@ -138,8 +129,9 @@ class DeepgramSim(VendorSim):
         self._sockets: set[web.WebSocketResponse] = set()
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        """Register `/v1/listen`."""
-        router.add_get("/v1/listen", self._listen)
+        """Register both versions of the live socket."""
+        router.add_get("/v1/listen", self._listen_v1)
+        router.add_get("/v2/listen", self._listen_v2)
 
     async def stop(self) -> None:
         """Tell every client that the server goes away, then close the port and the recogniser."""
@@ -148,7 +140,30 @@ class DeepgramSim(VendorSim):
         await self._free_speech.close()
         await super().stop()
 
-    async def _listen(self, request: web.Request) -> web.StreamResponse:
+    async def _listen_v1(self, request: web.Request) -> web.StreamResponse:
+        def read() -> ListenQuery:
+            return ListenQuery.model_validate(dict(request.query))
+
+        def make(query: ListenQuery, parts: StreamParts, request_id: str, profile: Profile) -> LiveStream:
+            return _Stream(parts, _MessageWriter(query, request_id), query.rules(profile.stt_interim_s))
+
+        return await self._listen(request, read, make)
+
+    async def _listen_v2(self, request: web.Request) -> web.StreamResponse:
+        def read() -> FluxQuery:
+            return FluxQuery.read(request.query)
+
+        def make(query: FluxQuery, parts: StreamParts, request_id: str, profile: Profile) -> LiveStream:
+            return FluxStream(parts, query, request_id, update_s=profile.stt_interim_s)
+
+        return await self._listen(request, read, make)
+
+    async def _listen(
+        self,
+        request: web.Request,
+        read_query: Callable[[], QueryT],
+        make_stream: Callable[[QueryT, StreamParts, str, Profile], LiveStream],
+    ) -> web.StreamResponse:
         self.stats["connects"] += 1
         request_id = str(uuid.uuid4())
         fault = self.faults.take()
@@ -159,7 +174,7 @@ class DeepgramSim(VendorSim):
         if refusal is not None:
             return self._refuse(refusal, request_id)
         try:
-            query = ListenQuery.model_validate(dict(request.query))
+            query = read_query()
         except ValidationError as error:
             return self._refuse(_bad_query(error), request_id)
         socket = web.WebSocketResponse(
@@ -170,7 +185,9 @@ class DeepgramSim(VendorSim):
         self._sockets.add(socket)
         self.stats["streams"] += 1
         try:
-            await self._make_stream(socket, request, query, fault, request_id).run()
+            profile = self.profile  # a stream keeps the profile it began with
+            parts = self._stream_parts(socket, request, query, fault, profile)
+            await make_stream(query, parts, request_id, profile).run()
         finally:
             self._sockets.discard(socket)
         return socket
@@ -189,22 +206,20 @@ class DeepgramSim(VendorSim):
         headers = {"dg-error": refusal.message, "dg-request-id": request_id}
         return web.json_response(body, status=refusal.status, headers=headers)
 
-    def _make_stream(
+    def _stream_parts(
         self,
         socket: web.WebSocketResponse,
         request: web.Request,
-        query: ListenQuery,
+        query: ListenQuery | FluxQuery,
         fault: FaultSpec | None,
-        request_id: str,
-    ) -> "_Stream":
-        profile = self.profile  # a stream keeps the profile it began with
-        return _Stream(
+        profile: Profile,
+    ) -> StreamParts:
+        return StreamParts(
             socket,
             cut=request.transport.abort if request.transport else lambda: None,
-            writer=_MessageWriter(query, request_id),
-            ears=_Ears(query, self._spoken, self._free_speech),
-            rules=query.rules(profile.stt_interim_s),
-            latency_s=lambda: profile.delay(profile.stt_final_s, self.rng),
+            ears=Ears(query.encoding, query.sample_rate, self._spoken, self._free_speech),
+            draw_latency_s=lambda: profile.delay(profile.stt_final_s, self.rng),
+            idle_limit_s=_IDLE_LIMIT_S,
             fault=fault,
             stats=self.stats,
         )
@@ -231,7 +246,9 @@ def _credentials(headers: Mapping[str, str]) -> str:
 def _bad_query(error: ValidationError) -> _Refusal:
     """Word the first fault as Deepgram does (deepgram/deepgram-python-sdk#279)."""
     first = error.errors()[0]
-    name = first["loc"][0] if first["loc"] else "query"
+    if not first["loc"]:
+        return _Refusal(400, "Bad Request", first["msg"].removeprefix("Value error, "))
+    name = first["loc"][0]
     if first["type"] == "missing":
         return _Refusal(400, "Bad Request", f"Missing '{name}'.")
     return _Refusal(400, "Bad Request", f"Invalid '{name}' value of '{first['input']}'.")
@@ -325,273 +342,68 @@ class _MessageWriter:
         return shown
 
 
-class _Ears:
-    """One stream's audio: scripted words by lookup, the rest to the free-speech line."""
-
-    def __init__(self, query: ListenQuery, spoken: SpokenIndex, free_speech: FreeSpeech) -> None:
-        self._is_mulaw = query.encoding is Encoding.MULAW
-        self._bytes_per_s = query.sample_rate * (1 if self._is_mulaw else 2)
-        self._taken_bytes = 0
-        self._tracker: SpokenTracker | None = None
-        if query.sample_rate == mulaw.RATE_HZ:
-            self._tracker = spoken.tracker(query.encoding)
-        self.line: FreeSpeechLine = free_speech.open_line(query.sample_rate)
-
-    @property
-    def audio_s(self) -> float:
-        """Length of the stream so far, seconds."""
-        return self._taken_bytes / self._bytes_per_s
-
-    @property
-    def is_speaking(self) -> bool:
-        """Whether somebody is speaking now."""
-        return self.line.is_speaking or (self._tracker is not None and self._tracker.is_speaking)
-
-    def hear(self, audio: bytes) -> Sequence[HeardWord]:
-        """Take one chunk; return the scripted words that ended in it. Free speech goes to the line's listener."""
-        self._taken_bytes += len(audio)
-        if self._tracker is None:
-            self.line.hear(mulaw.decode(audio) if self._is_mulaw else audio, self.audio_s)
-            return ()
-        words = self._tracker.feed(audio)
-        if self._tracker.is_following:
-            self.line.finish()
-        elif self._tracker.unexplained:
-            self.line.hear_ulaw(self._tracker.unexplained, self.audio_s)
-        return words
-
-
-class _State(enum.Enum):
-    LISTENING = "listening"
-    MUTE = "mute"
-    CLOSING = "closing"
-
-
-class _Stream:
-    """One socket: the reader feeds the transcript, one writer task tells what is due, woken by one timer.
+class _Stream(LiveStream):
+    """One socket of version 1.
 
     LISTENING --CloseStream | empty frame | idle | unreadable text--> CLOSING --told everything--> closed
-    any --client gone | cut--> closed
     """
 
-    def __init__(
-        self,
-        socket: web.WebSocketResponse,
-        *,
-        cut: Callable[[], None],
-        writer: _MessageWriter,
-        ears: _Ears,
-        rules: Rules,
-        latency_s: Callable[[], float],
-        fault: FaultSpec | None,
-        stats: Counter[str],
-    ) -> None:
-        self._socket = socket
-        self._cut = cut
+    def __init__(self, parts: StreamParts, writer: _MessageWriter, rules: Rules) -> None:
+        self._transcript = LiveTranscript(rules, parts.latency_s)
+        super().__init__(parts, self._transcript)
         self._writer = writer
-        self._ears = ears
-        self._fault = fault
-        self._stats = stats
-        self._loop = asyncio.get_running_loop()
-        lag = _TRICKLE_LAG if fault is not None and fault.kind is FaultKind.TRICKLE else 0.0
-        self._transcript = LiveTranscript(rules, lambda: latency_s() + lag * ears.audio_s)
-        self._state = _State.LISTENING
-        self._recognitions = 0
         self._sha256 = hashlib.sha256()
-        self._reading: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due_s = 0.0
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._last_message_s = self._loop.time()
-        self._urgent: list[dict[str, Any] | str] = []
-        self._goodbye: tuple[int, bytes] | None = None
 
-    async def run(self) -> None:
-        """Serve until either end closes."""
-        self._ears.line.listen(self)
-        self._idle_timer = self._loop.call_later(_IDLE_LIMIT_S, self._check_idle)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                self._reading = tasks.create_task(self._read(), name="deepgram_read")
-                telling = tasks.create_task(self._tell(), name="deepgram_tell")
-                await asyncio.wait([self._reading, telling], return_when=asyncio.FIRST_COMPLETED)
-                if self._state is _State.CLOSING:
-                    await asyncio.wait([telling], timeout=_SEND_LIMIT_S)
-                telling.cancel()
-                self._reading.cancel()
-        finally:
-            for timer in (self._timer, self._idle_timer):
-                if timer is not None:
-                    timer.cancel()
-            self._ears.line.close()
-            self._stats["audio_ms"] += round(self._ears.audio_s * 1000)
-
-    # --- What the client sends
-
-    async def _read(self) -> None:
-        async for message in self._socket:
-            self._last_message_s = self._loop.time()
-            if self._state is not _State.LISTENING:
-                continue
-            if message.type is WSMsgType.BINARY:
-                self._hear(message.data)
-            elif message.type is WSMsgType.TEXT:
-                self._obey(message.data)
-
-    def _hear(self, audio: bytes) -> None:
-        if not audio:
-            self._close()
-            return
+    def hear(self, audio: bytes, words: Sequence[HeardWord], *, is_speaking: bool) -> None:
+        """Transcribe; a fault that hears no words hears nobody speaking either."""
         self._sha256.update(audio)
-        words = self._ears.hear(audio)
         self._transcript.hear(
-            self._last_message_s,
-            self._ears.audio_s,
-            () if self._is_wordless else words,
-            is_speaking=self._ears.is_speaking and not self._is_wordless,
+            self.last_message_s, self.ears.audio_s, words, is_speaking=is_speaking and not self.is_wordless
         )
-        if self._fault is not None and self._ears.audio_s >= self._fault.after_s:
-            self._act_fault(self._fault.kind)
-        self._arm()
 
-    @property
-    def _is_wordless(self) -> bool:
-        return self._fault is not None and self._fault.kind is FaultKind.EMPTY
+    def hear_nothing(self) -> None:
+        """Take an empty frame for the end of the stream."""
+        self._close()
 
-    def _act_fault(self, kind: FaultKind) -> None:
-        if kind is FaultKind.CLOSE_MID_STREAM:
-            self._cut()
-        elif kind is FaultKind.HANG_AFTER_FIRST_BYTE:
-            self._state = _State.MUTE
-        elif kind is FaultKind.GARBAGE:
-            self._say_at_once(_GARBAGE)
-            self._fault = None
-
-    def _obey(self, text: str) -> None:
-        try:
-            message = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            message = None
+    def obey(self, text: str, message: object) -> None:
+        """Act on a control message."""
         match message:
             case {"type": "KeepAlive"}:
                 pass
             case {"type": "Finalize"}:
-                self._stats["finalizes"] += 1
-                self._ears.line.finish()
-                self._transcript.finalize(self._last_message_s)
+                self.stats["finalizes"] += 1
+                self.ears.line.finish()
+                self._transcript.finalize(self.last_message_s)
             case {"type": "CloseStream"}:
                 self._close()
-            case {"type": "Configure"}:
-                self._say_at_once(self._writer.configured(message.get("keyterms")))
+            case {"type": "Configure", **rest}:
+                self.say_at_once(self._writer.configured(rest.get("keyterms")))
             case _:
-                self._stats["unreadable"] += 1
-                self._say_at_once(self._writer.unreadable(text))
-                self._leave(1008, "Could not deserialize last text message.")
-        self._arm()
+                self.stats["unreadable"] += 1
+                self.say_at_once(self._writer.unreadable(text))
+                self.leave(1008, "Could not deserialize last text message.")
+
+    def leave_idle(self) -> None:
+        """Close as Deepgram does after ten seconds."""
+        self.leave(1011, _IDLE_REASON)
 
     def _close(self) -> None:
-        self._state = _State.CLOSING
-        self._ears.line.finish()
-        self._transcript.close(self._last_message_s)
-        self._arm()
+        self.state = StreamState.CLOSING
+        self.ears.line.finish()
+        self._transcript.close(self.last_message_s)
+        self.arm()
 
-    def _check_idle(self) -> None:
-        left_s = self._last_message_s + _IDLE_LIMIT_S - self._loop.time()
-        if left_s > 0:
-            self._idle_timer = self._loop.call_later(left_s, self._check_idle)
-        elif self._state is _State.LISTENING:
-            self._stats["idle_closed"] += 1
-            self._leave(1011, _IDLE_REASON)
-
-    # --- Free speech (`LineListener`)
-
-    def recognition_began(self) -> None:
-        """Hold Finalize until this speech is recognised."""
-        self._recognitions += 1
-        self._transcript.expect(math.inf)
-
-    def recognition_ended(self) -> None:
-        """The speaker paused: the words must come soon."""
-        self._transcript.expect(self._loop.time() + _RECOGNITION_LIMIT_S)
-        self._arm()
-
-    def guessed(self, words: Sequence[HeardWord]) -> None:
-        """Show words in the next interim."""
-        self._transcript.guess(words)
-
-    def recognised(self, words: Sequence[HeardWord]) -> None:
-        """Take the words; Finalize may be answered."""
-        self._recognitions -= 1
-        self._transcript.settle(self._loop.time(), () if self._is_wordless else words)
-        if self._recognitions:
-            self._transcript.expect(self._loop.time() + _RECOGNITION_LIMIT_S)
-        self._arm()
-
-    # --- What the client is told
-
-    def _arm(self) -> None:
-        """Have the writer woken at the next due time; a timer that fires earlier does the same again."""
-        due_s = self._transcript.due_s
-        if due_s is None or due_s == math.inf or (self._timer is not None and self._timer_due_s <= due_s):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due_s, self._fire)
-        self._timer_due_s = due_s  # uvloop's handles cannot say it
-
-    def _fire(self) -> None:
-        self._timer = None
-        self._wake.set()
-
-    def _say_at_once(self, message: dict[str, Any] | str) -> None:
-        self._urgent.append(message)
-        self._wake.set()
-
-    def _leave(self, code: int, reason: str) -> None:
-        self._state = _State.CLOSING
-        self._goodbye = (code, reason.encode())
-        self._wake.set()
-
-    async def _tell(self) -> None:
-        try:
-            while not self._socket.closed:
-                await self._wake.wait()
-                self._wake.clear()
-                if self._state is not _State.MUTE:
-                    async with asyncio.timeout(_SEND_LIMIT_S):
-                        await self._tell_due()
-        except (TimeoutError, ConnectionError):
-            self._cut()  # the client is gone or does not read; the reader notices
-
-    async def _tell_due(self) -> None:
-        urgent, self._urgent = self._urgent, []
-        for message in urgent:
-            await self._send(message)
-        if self._goodbye is not None:
-            await self._say_goodbye(*self._goodbye)
-            return
-        for event in self._transcript.advance(self._loop.time()):
+    async def tell(self, now_s: float) -> None:
+        """Send what is due; the last thing is the summary."""
+        for event in self._transcript.advance(now_s):
             if isinstance(event, Ended):
-                await self._send(self._writer.metadata(self._sha256.hexdigest(), self._ears.audio_s))
-                await self._say_goodbye(1000, b"")
+                await self.send(self._writer.metadata(self._sha256.hexdigest(), self.ears.audio_s))
+                await self.say_goodbye(1000)
                 return
             self._count(event)
-            await self._send(self._writer.event(event))
-        self._arm()
-
-    async def _say_goodbye(self, code: int, reason: bytes) -> None:
-        """Close; the client's own close frame is waited for, which needs the reader out of the way."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
-        await self._socket.close(code=code, message=reason)
-
-    async def _send(self, message: dict[str, Any] | str) -> None:
-        data = message.encode() if isinstance(message, str) else orjson.dumps(message)
-        await self._socket.send_frame(data, WSMsgType.TEXT)
+            await self.send(self._writer.event(event))
 
     def _count(self, event: Event) -> None:
         if isinstance(event, Result):
-            self._stats["finals" if event.is_final else "interims"] += 1
-            self._stats["words"] += len(event.words) if event.is_final else 0
+            self.stats["finals" if event.is_final else "interims"] += 1
+            self.stats["words"] += len(event.words) if event.is_final else 0
