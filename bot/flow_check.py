@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from bot.agent import Agent, agent_folders, read_agent, shared_numbers
 from bot.errors import AgentFilesError
+from bot.flow_events import FlowEvents, event_targets, read_events
 from bot.yaml_source import Fault, Location, YamlSource, YamlSyntaxError, suggestion
 from flows.business import Business, prompt_facts
 from integrations.calendar import OpeningHours
@@ -46,6 +47,22 @@ class CheckedAgent:
     agent: Agent
     flow: Flow
     """Shared by all calls: it holds no state of a call."""
+    events: FlowEvents
+    """What happens without asking the model."""
+
+
+@dataclass(frozen=True)
+class CheckedFlow:
+    """The two parts of a `flow.yaml` that is right."""
+
+    flow: Flow
+    events: FlowEvents
+
+
+class _FlowFile(FlowConfig):
+    """Pipecat's flow, in a file where `events:` may stand too; `read_events` looks into that."""
+
+    events: Any = None
 
 
 def load_checked_agents(agents_dir: Path) -> dict[str, CheckedAgent]:
@@ -77,22 +94,22 @@ def check_agent(folder: Path) -> CheckedAgent:
         AgentFilesError: All faults of its files at once.
     """
     agent: Agent | None = None
-    flow: Flow | None = None
+    checked: CheckedFlow | None = None
     faults: list[str] = []
     try:
         agent = read_agent(folder)
     except AgentFilesError as error:
         faults += error.faults
     try:
-        flow = read_flow(folder)
+        checked = read_flow(folder)
     except AgentFilesError as error:
         faults += error.faults
-    if agent is None or flow is None:
+    if agent is None or checked is None:
         raise AgentFilesError(faults)
-    return CheckedAgent(agent, flow)
+    return CheckedAgent(agent, checked.flow, checked.events)
 
 
-def read_flow(folder: Path) -> Flow:
+def read_flow(folder: Path) -> CheckedFlow:
     """Read `flow.yaml` and `tools.py` of one folder and join them.
 
     Raises:
@@ -104,13 +121,15 @@ def read_flow(folder: Path) -> Flow:
     except YamlSyntaxError as error:
         raise AgentFilesError([error.fault]) from None
     faults = list(source.duplicate_keys())
+    events, event_faults = read_events(source)
+    faults += event_faults
     config: FlowConfig | None = None
     graph_faults = list(_graph_faults(source))
     try:
-        config = FlowConfig.model_validate(source.data)
+        config = _FlowFile.model_validate(source.data)
     except ValidationError as error:
         # Pipecat's own look at the graph stops at the first fault and has no line: ours replaces it.
-        found = source.validation_faults(error, FlowConfig)
+        found = source.validation_faults(error, _FlowFile)
         faults += [fault for fault in found if fault.where or not graph_faults]
     faults += graph_faults
     tools, tool_fault = _try_tools(folder)
@@ -122,7 +141,7 @@ def read_flow(folder: Path) -> Flow:
         faults += _placeholder_faults(source, config, known_facts() | _stored_keys(_tool_tree(folder)))
     if flow is None or faults:
         raise AgentFilesError(_in_reading_order(faults))
-    return flow
+    return CheckedFlow(flow, events)
 
 
 def load_tools(folder: Path) -> ModuleType:
@@ -276,6 +295,7 @@ def _raw_targets(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...
                         yield (*here, "cases", str(case)), str(to)
                 if isinstance(default := cast(dict[Any, Any], target).get("default"), str):
                     yield (*here, "default"), default
+    yield from event_targets(data)
 
 
 def _dead_end_faults(source: YamlSource, config: FlowConfig, tree: ast.Module) -> Iterator[Fault]:

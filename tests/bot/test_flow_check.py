@@ -6,6 +6,7 @@ from pipecat.flows import Flow
 
 from bot.errors import AgentFilesError
 from bot.flow_check import check_agent, known_facts, load_checked_agents, load_tools, read_flow
+from bot.flow_events import Branch, FlowEvent, FlowEvents
 from tests.bot.agent_files import AGENT, FLOW, TOOLS, write_agent
 
 BEFORE_TOOLS = "    functions:\n      - name: note_name"
@@ -150,6 +151,45 @@ def test_each_fault_has_its_line(tmp_path: Path, old: str, new: str, fault: list
     assert len(found) == len(fault), found
     for sentence, start in zip(found, fault, strict=True):
         assert sentence.startswith(start)
+
+
+def test_events_stand_beside_the_flow(tmp_path: Path) -> None:
+    events = 'events: {no_speech: {say: "Goodbye.", then: goodbye}}\n'
+    checked = check_agent(write_agent(tmp_path / "reception", flow=FLOW + events))
+    assert checked.events.branch(FlowEvent.NO_SPEECH) == Branch("Goodbye.", "goodbye")
+    assert set(checked.flow.config.nodes) == {"desk", "goodbye"}
+
+
+def test_a_flow_without_events_has_none(tmp_path: Path) -> None:
+    assert check_agent(write_agent(tmp_path / "reception")).events == FlowEvents()
+
+
+def test_a_node_that_only_an_event_leads_to_can_be_entered(tmp_path: Path) -> None:
+    flow = FLOW.replace("transition_to: goodbye", "transition_to: desk")
+    flow = flow.replace("      - name: note_name", "      - name: end_call\n      - name: note_name")
+    read_flow(write_agent(tmp_path / "reception", flow=flow + "events: {line_sound: {then: goodbye}}\n"))
+
+
+@pytest.mark.parametrize(
+    ("events", "fault"),
+    [
+        (
+            "events:\n  no_speech: {then: godbye}\n",
+            "flow.yaml:16: events.no_speech.then: leads to unknown node 'godbye'; did you mean goodbye?",
+        ),
+        (
+            "events:\n  opt_out: {then: end}\n",
+            "flow.yaml:16: events.opt_out: not available yet (available: no_speech, line_sound)",
+        ),
+        (
+            "events:\n  no_speech: {then: end}\n  no_speech: {then: end}\n",
+            "flow.yaml:17: events.no_speech: this key stands twice",
+        ),
+        ("evnts: {}\n", "flow.yaml:15: evnts: unknown key; did you mean events?"),
+    ],
+)
+def test_each_fault_of_the_events_has_its_line(tmp_path: Path, events: str, fault: str) -> None:
+    assert faults_of(tmp_path / "reception", flow=FLOW + events) == [fault]
 
 
 def test_a_node_that_stands_twice_is_told_although_yaml_drops_one(tmp_path: Path) -> None:
