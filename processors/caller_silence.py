@@ -18,7 +18,7 @@ Decides nothing about what is said or how the call ends.
 | LISTENING, WAITING | deadline, time was asked for | WAITING, **STILL_THERE** | `answer_limit_s` |
 | LISTENING, WAITING | deadline | WAITING, **REPROMPT** n + 1 | `answer_limit_s`, should it not be heard |
 | LISTENING, WAITING | deadline, `reprompts` are used up | GIVEN_UP, **NO_SPEECH** | none |
-| GIVEN_UP | words | LISTENING, reprompts 0 | `answer_limit_s` |
+| GIVEN_UP | words, or the flow goes on | LISTENING, reprompts 0 | `answer_limit_s` |
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Silence(enum.Enum):
     WAITING = "waiting"
     """The caller is to speak."""
     GIVEN_UP = "given_up"
-    """Nobody answered; only words change that."""
+    """Nobody answered; the agent's goodbye does not change that."""
 
 
 class Ask(enum.Enum):
@@ -123,6 +123,8 @@ class CallerSilence:
         self.state = Silence.LISTENING
         self.reprompts = 0
         """Reprompts since the caller's last word."""
+        self.given_up = 0
+        """How often it was given up since the caller's last word: a flow that went on once ends the next time."""
         self._is_agent_audible = False
         self._is_caller_sounding = False
         self._tools = 0
@@ -151,6 +153,12 @@ class CallerSilence:
     def line_up(self, now_s: float) -> None:
         """The caller is on the line and owed a greeting."""
         self._arm(now_s + self.params.answer_limit_s)
+
+    def go_on(self, now_s: float) -> None:
+        """Something is tried although nobody answered: a word is owed to the caller, and all is asked anew."""
+        self.reprompts = 0
+        self._arm(now_s + self.params.answer_limit_s)
+        self.state = Silence.LISTENING
 
     # The agent
 
@@ -206,7 +214,7 @@ class CallerSilence:
         """
         if words <= 0:
             return
-        self.reprompts = 0
+        self.reprompts = self.given_up = 0
         self._is_answer_owed = True
         if final:
             self._count(words, now_s, wants_time=wants_time)
@@ -233,6 +241,7 @@ class CallerSilence:
             return SilenceAction(Ask.STILL_THERE)
         if self.reprompts >= self.params.reprompts:
             self.state = Silence.GIVEN_UP
+            self.given_up += 1
             return SilenceAction(Ask.NO_SPEECH)
         self.reprompts += 1
         self.state = Silence.WAITING
@@ -297,6 +306,11 @@ class CallerSilenceProcessor(FrameProcessor):
     def line_up(self) -> None:
         """The caller is on the line: call once, when it is."""
         self.silence.line_up(self._now_s())
+        self._set_timer()
+
+    def go_on(self) -> None:
+        """The flow goes on although nobody answered."""
+        self.silence.go_on(self._now_s())
         self._set_timer()
 
     def stop(self) -> None:

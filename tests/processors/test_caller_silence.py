@@ -168,6 +168,19 @@ def test_a_caller_who_speaks_into_the_goodbye_is_back() -> None:
     assert talk.silence.deadline_s is None  # the goodbye is still heard
 
 
+def test_a_flow_that_goes_on_is_given_up_again() -> None:
+    talk = Talk()
+    talk.answer()
+    talk.wait(25)
+    talk.silence.go_on(talk.now_s)
+    assert talk.silence.state is Silence.LISTENING
+    talk.wait(25)
+    assert talk.asks == [FIRST, SECOND, NO_SPEECH] * 2
+    assert talk.silence.given_up == 2
+    talk.say()
+    assert talk.silence.given_up == 0
+
+
 def test_a_sound_is_no_answer() -> None:
     talk = Talk()
     talk.answer()
@@ -494,6 +507,21 @@ async def test_a_request_for_time_is_understood() -> None:
     said: list[Frame] = [TranscriptionFrame("Just a second.", "", ""), UserStoppedSpeakingFrame()]
     assert await asked(*said, *BOT_LINE, SleepFrame(42.0)) == []
     assert await asked(*said, *BOT_LINE, SleepFrame(45.0)) == [STILL_THERE]
+
+
+async def test_the_shell_asks_anew_when_the_flow_goes_on() -> None:
+    processor = CallerSilenceProcessor(CallerSilenceParams(reprompts=0), wants_time=lambda text: False)
+    told: list[SilenceAction] = []
+
+    async def on_silent(_: CallerSilenceProcessor, action: SilenceAction) -> None:
+        told.append(action)
+        if len(told) == 1:
+            assert processor.has_given_up
+            processor.go_on()
+
+    processor.add_event_handler("on_caller_silent", on_silent)
+    await run_test(processor, frames_to_send=[*BOT_LINE, SleepFrame(60.0)])
+    assert told == [NO_SPEECH] * 2
 
 
 async def test_no_greeting_is_asked_about_and_a_call_that_ends_is_not() -> None:
