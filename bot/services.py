@@ -11,12 +11,13 @@ import dataclasses
 import enum
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from anthropic import NotGiven as AnthropicNotGiven
 from pipecat.services.anthropic.llm import AnthropicLLMService
 from pipecat.services.cartesia.tts import CartesiaTTSService
 from pipecat.services.deepgram import stt as deepgram_stt
+from pipecat.services.deepgram.flux.stt import DeepgramFluxSTTSettings
 from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import ServiceSettings
@@ -24,7 +25,7 @@ from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TextAggregationMode, TTSService
 from pipecat.transcriptions.language import Language
 from pipecat.utils.types import NotGiven
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from websockets.asyncio.client import ClientConnection
 
 from bot.errors import ConfigurationError
@@ -33,15 +34,21 @@ from bot.vendor_clients import VendorClients, socket_options
 from bot.yaml_source import suggestion
 from processors.anchored_speech import AnchoredSpeech
 from processors.flushing_deepgram import FlushingDeepgramSTTService
+from processors.flux_recogniser import FluxRecogniser
 
 RECONNECT_WAIT_S = (0.2, 2.0)
-"""Least and longest wait between dials after a lost TTS socket; Pipecat's 4 s is 4 s of silence."""
+"""Least and longest wait between dials after a lost socket; Pipecat's 4 s is 4 s of silence."""
 
 ANTHROPIC_MODEL = "claude-haiku-4-5"
 ELEVENLABS_MODEL = "eleven_flash_v2_5"
 CARTESIA_MODEL = "sonic-3.6"
 DEEPGRAM_MODEL = "nova-3-general"
+FLUX_MODEL = "flux-general-en"
+FLUX_MULTILINGUAL_MODEL = "flux-general-multi"
 """Models when `agent.yaml` names none: the quick ones."""
+FluxLanguage = Literal["de", "en", "es", "fr", "hi", "it", "ja", "nl", "pt", "ru"]
+FLUX_EOT_THRESHOLD = 0.7
+"""Deepgram's own, when `agent.yaml` names none."""
 CLOSE_WAIT_S = 0.3
 """For a TTS vendor's goodbye at the end of a call; Pipecat's 2 s would hold the call's slot."""
 
@@ -72,6 +79,8 @@ class ServiceContext:
     """TTS vendor to voice id."""
     tool_timeout_s: float = 3.0
     """Limit of a tool that sets none itself."""
+    speculates: bool = False
+    """Whether the call wants to be told early that the caller's turn is likely over."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ class VendorEntry(Generic[ServiceT]):
     build: Callable[[Options, ServiceContext], ServiceT]
     options: Mapping[str, TypeAdapter[Any]] = field(repr=False)
     """Name of each allowed option to the check of its value."""
+    conflict: Callable[[Options], tuple[str, str] | None] = lambda _: None
+    """Of options that are each right: the one that does not go with another, and why."""
 
 
 class HoldsSocket:
@@ -136,6 +147,46 @@ def _deepgram(options: Options, ctx: ServiceContext) -> STTService:
         )
     service._client = ctx.clients.deepgram  # pyright: ignore[reportAttributeAccessIssue] - the part of it that the service uses
     return service
+
+
+class _Flux(HoldsSocket, FluxRecogniser):
+    """Deepgram Flux's socket."""
+
+
+def _flux(options: Options, ctx: ServiceContext) -> STTService:
+    constructor, settings = _split(options, ("mip_opt_out", "eager_end_of_turn"))
+    is_eager = constructor.pop("eager_end_of_turn", ctx.speculates or "eager_eot_threshold" in settings)
+    if not is_eager:
+        settings.pop("eager_eot_threshold", None)  # predictions nobody takes
+    deepgram = ctx.clients.settings.deepgram
+    language = ctx.language.partition("-")[0]  # it knows no regions
+    model = settings.setdefault("model", FLUX_MODEL if language == "en" else FLUX_MULTILINGUAL_MODEL)
+    is_hint = model == FLUX_MULTILINGUAL_MODEL and language in get_args(FluxLanguage)
+    hints = settings.pop("language_hints", [language] if is_hint else None)
+    service = _Flux(
+        api_key=deepgram.api_key.get_secret_value() if deepgram.api_key else "",
+        url=f"{deepgram.base_url}/v2/listen",
+        audio_passthrough=False,  # nobody behind the recogniser wants the caller's audio
+        sample_rate=ctx.audio_in_hz,
+        enable_eager_end_of_turn=is_eager,
+        reconnect_wait_s=RECONNECT_WAIT_S,
+        settings=DeepgramFluxSTTSettings.from_mapping(
+            {**settings, "language_hints": hints and [_language(code) for code in hints]}
+        ),
+        **constructor,
+    )
+    service.clients = ctx.clients
+    return service
+
+
+def _flux_conflict(options: Options) -> tuple[str, str] | None:
+    """Find what Deepgram would refuse the socket for."""
+    eager, end = options.get("eager_eot_threshold"), options.get("eot_threshold", FLUX_EOT_THRESHOLD)
+    if eager is not None and eager > end:
+        return "eager_eot_threshold", f"must not be above eot_threshold ({end:g})"
+    if options.get("language_hints") and options.get("model", FLUX_MULTILINGUAL_MODEL) == FLUX_MODEL:
+        return "language_hints", f"needs {FLUX_MULTILINGUAL_MODEL}"
+    return None
 
 
 def _anthropic(options: Options, ctx: ServiceContext) -> LLMService[Any]:
@@ -244,6 +295,19 @@ def _given(hint: Any) -> Any:
     return Union[kept] if kept != get_args(hint) else hint  # noqa: UP007 - built from a tuple
 
 
+_FLUX_OPTIONS: dict[str, TypeAdapter[Any]] = {
+    **_settings_options(DeepgramFluxSTTSettings, reserved=set()),
+    "model": TypeAdapter(Literal["flux-general-en", "flux-general-multi"]),
+    "eot_threshold": TypeAdapter(Annotated[float, Field(ge=0.5, le=1.0)]),
+    "eager_eot_threshold": TypeAdapter(Annotated[float, Field(ge=0.3, le=0.9)]),
+    "eot_timeout_ms": TypeAdapter(Annotated[int, Field(ge=500, le=60000)]),
+    "keyterm": TypeAdapter(Annotated[list[str], Field(max_length=100)]),
+    "language_hints": TypeAdapter(list[FluxLanguage]),
+    "mip_opt_out": TypeAdapter(bool),
+    "eager_end_of_turn": TypeAdapter(bool),
+}
+"""What Deepgram refuses a socket for is refused when the agent is read. Source: developers.deepgram.com/docs/flux."""
+
 _TEXT_AGGREGATION: TypeAdapter[Any] = TypeAdapter(Literal["sentence", "token"])
 
 STT: dict[str, VendorEntry[STTService]] = {
@@ -255,6 +319,7 @@ STT: dict[str, VendorEntry[STTService]] = {
             "mip_opt_out": TypeAdapter(bool),
         },
     ),
+    "flux": VendorEntry(Vendor.DEEPGRAM, _flux, _FLUX_OPTIONS, _flux_conflict),
 }
 LLM: dict[str, VendorEntry[LLMService[Any]]] = {
     "anthropic": VendorEntry(
@@ -346,6 +411,8 @@ def option_faults(layer: Layer, name: str, options: Options) -> list[tuple[str |
             check.validate_python(value, strict=True)
         except ValidationError as error:
             faults.append((option, "; ".join(dict.fromkeys(detail["msg"] for detail in error.errors()))))
+    if not faults and (conflict := entry.conflict(options)):
+        faults.append(conflict)
     return faults
 
 
