@@ -125,6 +125,8 @@ class CallerSilence:
         """Reprompts since the caller's last word."""
         self.given_up = 0
         """How often it was given up since the caller's last word: a flow that went on once ends the next time."""
+        self.last_words_s: float | None = None
+        """When the caller's last word was understood."""
         self._is_agent_audible = False
         self._is_caller_sounding = False
         self._tools = 0
@@ -215,6 +217,7 @@ class CallerSilence:
         if words <= 0:
             return
         self.reprompts = self.given_up = 0
+        self.last_words_s = now_s
         self._is_answer_owed = True
         if final:
             self._count(words, now_s, wants_time=wants_time)

@@ -152,6 +152,7 @@ def test_a_word_begins_everything_anew() -> None:
     assert talk.asks == [FIRST, SECOND]
     talk.say()
     assert talk.silence.reprompts == 0
+    assert talk.silence.last_words_s == talk.now_s
     assert talk.silence.state is Silence.LISTENING
     talk.answer()
     talk.wait(40)
@@ -187,6 +188,7 @@ def test_a_sound_is_no_answer() -> None:
     talk.wait(8)
     talk.cough()
     assert talk.silence.reprompts == 1
+    assert talk.silence.last_words_s is None
     talk.wait(20)
     assert talk.asks == [FIRST, SECOND, NO_SPEECH]
 
