@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz
 
-WINDOW_S = 0.032
-"""Audio of one window."""
+from processors.voice_activity import WINDOW_S
+from processors.voice_activity import windows as windows_of
 
 MENU_PHRASES = (
     "your call is important",
@@ -115,7 +115,7 @@ class LineSounds:
         self._music = _Music(rate_hz, self.window_samples, self.params)
         self._loop = _Loop(self.params)
         self._quiet_windows = 0
-        self._monologue_pause_windows = _windows(self.params.monologue_pause_s)
+        self._monologue_pause_windows = windows_of(self.params.monologue_pause_s)
         self.has_menu = False
         """A machine's greeting was heard ("press one for …"): only a hint, people quote such things."""
 
@@ -198,10 +198,6 @@ def normalised(text: str) -> str:
     return " ".join(_NOT_A_WORD.sub("", text.lower()).split())
 
 
-def _windows(duration_s: float) -> int:
-    return max(1, round(duration_s / WINDOW_S))
-
-
 # Fax
 
 
@@ -243,7 +239,7 @@ class _FaxTones:
     """0.5 s +-15% in windows, and one more at either end that only holds a part."""
     _PAUSE = range(76, 113)
     """3 s +-15% in windows, likewise."""
-    _LONG = _windows(1.5)
+    _LONG = windows_of(1.5)
     _MISSES = 2
     """Windows without the tone that end it; fewer are a click on the line, or a phase that was turned."""
 
@@ -314,13 +310,13 @@ class _Music:
 
     def __init__(self, rate_hz: int, window_samples: int, params: LineSoundsParams) -> None:
         self._params = params
-        size = _windows(params.music_after_s)
+        size = windows_of(params.music_after_s)
         self._size = size
         self._heard: deque[bool] = deque(maxlen=size)
         self._voiced: deque[bool] = deque(maxlen=size)
         self._likeness: deque[float] = deque(maxlen=size // self._PROBE_EVERY)
         self._words: deque[tuple[float, int]] = deque()
-        self._pause_windows = _windows(params.music_pause_s)
+        self._pause_windows = windows_of(params.music_pause_s)
         self._count = 0
         self._is_told = False
         bin_hz = rate_hz / window_samples
