@@ -5,7 +5,7 @@ Everything that is published as latency was measured by the callers from their o
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -23,6 +23,20 @@ class CallerTurn(BaseModel, frozen=True):
     answer_s: float | None
     pause_s: float | None
     stop_s: float | None
+    cut_off: bool = False
+    """The agent began to speak before the caller had finished."""
+
+
+class CallerOver(BaseModel, frozen=True):
+    """A sound made on purpose; durations in seconds. See `sims.report` for what they mean."""
+
+    kind: str
+    over_agent: bool
+    pause_s: float | None = None
+    resumed_s: float | None = None
+    stopped: bool = False
+    lost_words: int = 0
+    resumed_words: int = 0
 
 
 class CallerGap(BaseModel, frozen=True):
@@ -42,6 +56,10 @@ class CallerReport(BaseModel, frozen=True):
     greeting_s: float | None = None
     turns: tuple[CallerTurn, ...] = ()
     gaps: tuple[CallerGap, ...] = ()
+    overs: tuple[CallerOver, ...] = ()
+    lost_words: int = 0
+    repeated_words: int = 0
+    resumed_words: int = 0
     sim_lateness_s: float = 0.0
 
 
@@ -78,6 +96,8 @@ class CallFigures:
     """Answers that took longer than `HELD_S`."""
     early: int
     """The agent began before the caller had finished."""
+    cut_off: int
+    """Turns in which the agent began to speak before the caller had finished, in a pause of theirs too."""
     unanswered: int
     """The caller spoke again, or the call ended, before the agent said anything; a goodbye may stay unanswered."""
     pause: Spread
@@ -142,12 +162,46 @@ def call_figures(reports: Sequence[CallerReport], held: frozenset[str]) -> CallF
         answer_decided=Spread.of([t.answer_s or 0.0 for t in _answered(reports) if t.text not in held]),
         held=sum(answer >= HELD_S for answer in answers),
         early=sum(turn.answer_s is not None and turn.answer_s < 0 for turn in turns),
+        cut_off=sum(turn.cut_off for turn in turns),
         unanswered=sum(turn.answer_s is None for turn in turns),
         pause=Spread.of([turn.pause_s for turn in turns if turn.pause_s is not None]),
         stop=Spread.of([turn.stop_s for turn in turns if turn.stop_s is not None]),
         gaps=sum(gap > AUDIBLE_GAP_S for gap in gaps),
         longest_gap_s=max(gaps, default=0.0),
         failures=tuple(f"{r.scenario}: {'; '.join(r.reasons)}" for r in reports if r.outcome != "ok"),
+    )
+
+
+@dataclass(frozen=True)
+class OverFigures:
+    """What agents made of the sounds of some kinds that were made over them."""
+
+    made: int
+    paused: int
+    resumed: int
+    stopped: int
+    lost_words: int
+    """Words passed over by agents that went on."""
+    harmed: int
+    """Sounds that lost a word or the rest of what was being said."""
+    pause: Spread
+    resumed_after: Spread
+
+
+def over_figures(reports: Iterable[CallerReport], kinds: Container[str]) -> OverFigures:
+    """Count what became of each sound of `kinds` that was made while the agent was audible."""
+    overs = [over for report in reports for over in report.overs if over.over_agent and over.kind in kinds]
+    resumed_s = [over.resumed_s for over in overs if over.resumed_s is not None]
+    pauses_s = [over.pause_s for over in overs if over.pause_s is not None]
+    return OverFigures(
+        made=len(overs),
+        paused=len(pauses_s),
+        resumed=len(resumed_s),
+        stopped=sum(over.stopped for over in overs),
+        lost_words=sum(over.lost_words for over in overs),
+        harmed=sum(over.stopped or over.lost_words > 0 for over in overs),
+        pause=Spread.of(pauses_s),
+        resumed_after=Spread.of(resumed_s),
     )
 
 

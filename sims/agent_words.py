@@ -13,8 +13,12 @@ from sims.speech import Word
 
 _WINDOW = 48
 """Bytes compared to recognise a place."""
+_MIN_CODES = 3
+"""Different bytes that such a window has at least: silence says nothing about where it is."""
 _STRIDE = 240
 """Places remembered per utterance: one in so many samples."""
+_EDGE_SAMPLES = FRAME_SAMPLES
+"""What may be missing of a phrase that still was heard whole."""
 _MAX_TRIES = 12
 """Unrecognised frames after which a stretch of sound is given up until the next silence."""
 
@@ -38,6 +42,22 @@ class PlayedWord:
     phrase: str
     index: int
     count: int
+
+
+@dataclass(frozen=True)
+class PlayedRun:
+    """A stretch of the call in which one phrase was played without a break, exact to the sample."""
+
+    phrase: str
+    start: int
+    end: int
+    """Not played any more."""
+    first_word: int
+    """Index of the first word whose middle was not over at `start`."""
+    next_word: int
+    """The same at `end`; the number of words when all were heard."""
+    is_whole: bool
+    """Nothing audible of the phrase came after `end`."""
 
 
 class PhraseIndex:
@@ -75,7 +95,9 @@ class PhraseIndex:
         self._phrases[phrase.ulaw] = phrase
         self._size_bytes += len(phrase.ulaw)
         for at in range(0, len(phrase.ulaw) - _WINDOW + 1, _STRIDE):
-            self._places[phrase.ulaw[at : at + _WINDOW]] = (phrase, at)
+            window = phrase.ulaw[at : at + _WINDOW]
+            if len(set(window)) >= _MIN_CODES:
+                self._places[window] = (phrase, at)
         while self._size_bytes > self._limit_bytes:
             self._forget_oldest()
 
@@ -83,7 +105,9 @@ class PhraseIndex:
         ulaw, _ = self._phrases.popitem(last=False)
         self._size_bytes -= len(ulaw)
         for at in range(0, len(ulaw) - _WINDOW + 1, _STRIDE):
-            self._places.pop(ulaw[at : at + _WINDOW], None)
+            window = ulaw[at : at + _WINDOW]
+            if window in self._places and self._places[window][0].ulaw == ulaw:
+                del self._places[window]
 
 
 class AgentEar:
@@ -98,10 +122,27 @@ class AgentEar:
         self._phrase: Phrase | None = None
         self._offset = 0
         """Next byte expected of the phrase."""
+        self._origin = 0
+        """Where in the call the phrase would have begun, played in one go."""
         self._next_word = 0
+        self._run_start = 0
+        self._run_word = 0
+        self._runs: list[PlayedRun] = []
         self._unknown = b""
         """The latest sound that is not recognised yet."""
         self._tries = 0
+
+    @property
+    def place(self) -> tuple[Phrase, int] | None:
+        """Return what is being played now and where in the call it began, or would have when played in one go."""
+        return None if self._phrase is None else (self._phrase, self._origin)
+
+    @property
+    def runs(self) -> tuple[PlayedRun, ...]:
+        """Return the stretches in which known phrases were played, the present one included."""
+        if self._phrase is None or self._origin + self._offset <= self._run_start:
+            return tuple(self._runs)
+        return (*self._runs, self._run(self._phrase))
 
     def feed(self, position: int, sound: bytes) -> list[PlayedWord]:
         """Take in what was played at `position`; return the words whose middle has now been heard."""
@@ -122,6 +163,8 @@ class AgentEar:
         )
         self._offset += same
         words = self._pop_words(phrase, position + same)
+        if position + same > self._run_start:
+            self._runs.append(self._run(phrase))
         self._phrase, self._unknown, self._tries = None, b"", 0
         return words + self._search(position + same, sound[same:])
 
@@ -147,8 +190,16 @@ class AgentEar:
             back += 1
         start_offset, start = offset - back, end - len(known) + at - back
         self._phrase, self._offset = phrase, start_offset
-        self._next_word = sum(_middle(word) <= start_offset for word in phrase.words)
+        self._origin, self._run_start = start - start_offset, start
+        self._next_word = self._run_word = sum(_middle(word) <= start_offset for word in phrase.words)
         return self.feed(start, known[at - back :])
+
+    def _run(self, phrase: Phrase) -> PlayedRun:
+        rest = phrase.ulaw[self._offset + _EDGE_SAMPLES :]
+        return PlayedRun(
+            phrase.text, self._run_start, self._origin + self._offset, self._run_word, self._next_word,
+            is_whole=audible_range(rest) is None,
+        )  # fmt: skip
 
     def _pop_words(self, phrase: Phrase, end: int) -> list[PlayedWord]:
         """Return the words whose middle lies before the present offset, which is position `end` of the call."""

@@ -7,6 +7,7 @@ the recording and the ears from one absolute schedule: a stall of the machine is
 
 import asyncio
 import binascii
+import functools
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -17,12 +18,14 @@ import aiohttp
 import orjson
 from loguru import logger
 
-from sims.agent_words import AgentEar, PlayedWord
+from sims.agent_words import AgentEar, PlayedRun, PlayedWord
 from sims.caller_voice import CallerVoice, Sound
+from sims.echo import EchoMouth, PlayedTail
 from sims.mulaw import FRAME_SAMPLES, RATE_HZ, SILENT_FRAME, audible_range
-from sims.person import HangUp, MakeNoise, Person, PressKey, Senses, Speak
+from sims.person import HangUp, MakeEcho, MakeNoise, Person, PressKey, Senses, Speak
 from sims.playout import PlayoutBuffer
-from sims.report import Span, SpanBuilder, Utterance
+from sims.report import GAP_EDGE_SAMPLES, SoundKind, Span, SpanBuilder, Utterance
+from sims.scenario import Echo
 from sims.wav import StereoWav
 
 FRAME_S = FRAME_SAMPLES / RATE_HZ
@@ -60,6 +63,11 @@ class _Mouth:
     sound: Sound | None = None
     at: int = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether there is more to come."""
+        return self.sound is not None
+
     def next_frame(self) -> bytes:
         sound = self.sound
         if sound is None:
@@ -83,6 +91,7 @@ class PhoneLine:
         wav: StereoWav | None,
         *,
         seed: int,
+        longest_echo_ms: float = 0.0,
     ) -> None:
         """Create a line that does not run yet.
 
@@ -93,6 +102,7 @@ class PhoneLine:
             ear: Finds the agent's words in what is played.
             wav: Where both sides are recorded, if anywhere.
             seed: Seed of the noises.
+            longest_echo_ms: Delay of the latest echo that `person` will make, 0 for none.
         """
         self.playout = PlayoutBuffer()
         self.utterances: list[Utterance] = []
@@ -111,7 +121,9 @@ class PhoneLine:
         self._ear = ear
         self._wav = wav
         self._seed = seed
-        self._mouth = _Mouth()
+        self._mouth: _Mouth | EchoMouth = _Mouth()
+        self._tail = PlayedTail(longest_echo_ms) if longest_echo_ms else None
+        self._noises = 0
         self._rendering: asyncio.Task[Sound] | None = None
         self._frames = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -130,6 +142,11 @@ class PhoneLine:
         """Where the agent was audible."""
         return self._agent_spans.spans
 
+    @property
+    def runs(self) -> tuple[PlayedRun, ...]:
+        """Stretches in which known phrases of the agent were played."""
+        return self._ear.runs
+
     def time_of(self, position: int) -> float:
         """Return the loop time at which `position` is played."""
         return self._start_s + position / RATE_HZ
@@ -147,6 +164,7 @@ class PhoneLine:
         if self._rendering:
             self._rendering.cancel()
             self._rendering = None
+        self._end_echo()
         if self._wav:
             self._wav.close()
         if not self.hung_up.done():
@@ -173,6 +191,8 @@ class PhoneLine:
         self._frames += 1
         mine = self._mouth.next_frame()
         theirs = self.playout.take(start + FRAME_SAMPLES)
+        if self._tail is not None:
+            self._tail.add(theirs)
         if self.sink:
             self.sink.send_audio(mine)
         for tap in self.taps:
@@ -185,7 +205,10 @@ class PhoneLine:
     def _hear(self, start: int, theirs: bytes) -> None:
         senses = self._senses
         senses.now = start + FRAME_SAMPLES
-        senses.is_speaking = self._mouth.sound is not None or self._rendering is not None
+        is_open = self._mouth.is_open
+        if senses.is_speaking and not is_open:
+            self._end_echo()
+        senses.is_speaking = is_open or self._rendering is not None
         audible = audible_range(theirs)
         if audible:
             senses.hear(start + audible[0], start + audible[1])
@@ -196,42 +219,77 @@ class PhoneLine:
 
     def _act(self) -> None:
         match next(self._script, None):
-            case Speak(text=text):
-                self._speak(text)
+            case Speak() as speak:
+                self._speak(speak)
             case PressKey(digit=digit):
                 self._press(digit)
-            case MakeNoise(noise=noise):
-                self._start(self._voice.noise(noise, self._seed + self._frames))
+            case MakeNoise(noise=noise, at=at):
+                sound = self._voice.noise(noise, self._seed + self._noises)
+                self._noises += 1
+                self._start(sound, SoundKind.NOISE, at, name=noise.kind.value)
+            case MakeEcho(echo=echo, at=at):
+                self._start_echo(echo, at)
             case HangUp():
                 self.hung_up.set_result(None)
             case None:
                 pass
 
-    def _speak(self, text: str) -> None:
-        sound = self._voice.get(text)
+    def _speak(self, speak: Speak) -> None:
+        sound = self._voice.get(speak.line)
         self._senses.is_speaking = True
         if sound is not None:
-            self._start(sound)
+            self._start(sound, speak.kind, speak.at)
             return
-        self._rendering = asyncio.create_task(self._voice.prepare(text), name="caller_voice")
-        self._rendering.add_done_callback(self._rendered)
+        self._rendering = asyncio.create_task(self._voice.prepare(speak.line), name="caller_voice")
+        self._rendering.add_done_callback(functools.partial(self._rendered, speak))
 
-    def _rendered(self, task: "asyncio.Task[Sound]") -> None:
+    def _rendered(self, speak: Speak, task: "asyncio.Task[Sound]") -> None:
         self._rendering = None
         if task.cancelled():
             return
         error = task.exception()
         if error is None:
-            self._start(task.result())
+            self._start(task.result(), speak.kind, speak.at)
         elif not self.hung_up.done():
             self.hung_up.set_exception(error)
 
-    def _start(self, sound: Sound) -> None:
-        """Begin to make a sound with the next frame."""
-        self._mouth = _Mouth(sound)
-        self._senses.is_speaking = True
+    def _start(self, sound: Sound, kind: SoundKind, first_at: int | None, *, name: str = "") -> None:
+        """Begin to make a sound with the next frame, its first audible sample at `first_at` if that is to come."""
         at = self._frames * FRAME_SAMPLES
-        self.utterances.append(Utterance(sound.text, at + sound.first, at + sound.last + 1))
+        wait = 0 if first_at is None else first_at - at - sound.first
+        if wait > 0:
+            sound = self._voice.delay(sound, wait)
+        self._mouth = _Mouth(sound)
+        pauses = tuple(Span(at + pause.start, at + pause.end) for pause in sound.pauses)
+        utterance = Utterance(sound.text, at + sound.first, at + sound.last + 1, kind, name, pauses)
+        self.utterances.append(utterance)
+        senses = self._senses
+        senses.is_speaking, senses.own_start, senses.own_end = True, utterance.start, utterance.end
+
+    def _start_echo(self, echo: Echo, first_at: int | None) -> None:
+        if self._tail is None:
+            raise RuntimeError("a line without echoes was asked for one")
+        at = self._frames * FRAME_SAMPLES
+        begins_at = max(at, first_at or at)
+        index = self._voice.index
+        mouth = EchoMouth(echo, self._tail, self._ear, index, position=at, begins_at=begins_at)
+        self._mouth = mouth
+        senses = self._senses
+        senses.is_speaking, senses.own_start, senses.own_end = True, mouth.begins_at, mouth.ends_at
+
+    def _end_echo(self) -> None:
+        """Note what an echo was, once it is over: only then it is known what was played."""
+        mouth = self._mouth
+        if not isinstance(mouth, EchoMouth):
+            return
+        self._mouth = _Mouth()
+        if mouth.audible is None:
+            return
+        start, end = mouth.audible
+        first, last = mouth.begins_at - mouth.delay_samples, end + GAP_EDGE_SAMPLES - mouth.delay_samples
+        last = min(last, mouth.ends_at - mouth.delay_samples)
+        said = [word.text for word in self.words if first <= word.start and word.end <= last]
+        self.utterances.append(Utterance(" ".join(said), start, end, SoundKind.ECHO))
 
     def _press(self, digit: str) -> None:
         if self.sink:

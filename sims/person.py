@@ -10,7 +10,24 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 
 from sims.mulaw import RATE_HZ
-from sims.scenario import Answer, Converse, EndedBy, Expect, Heard, Interrupt, Noise, Say, Scenario, Step
+from sims.report import REACTION_SAMPLES, RESUME_LIMIT_SAMPLES, SoundKind
+from sims.scenario import (
+    Answer,
+    Converse,
+    Echo,
+    EndedBy,
+    Expect,
+    Heard,
+    Interrupt,
+    Line,
+    Noise,
+    Over,
+    Say,
+    Scenario,
+    Since,
+    Step,
+    text_of,
+)
 
 PHRASE_PAUSE_SAMPLES = int(0.3 * RATE_HZ)
 """Silence after which the agent's next sound is a new beginning."""
@@ -18,13 +35,24 @@ FINISHED_S = 2.0
 """Silence after which an agent that was to be interrupted has said all it will."""
 KEY_SAMPLES = int(0.25 * RATE_HZ)
 """From one key to the next."""
+AHEAD_SAMPLES = int(0.1 * RATE_HZ)
+"""How long before its time a sound is ordered that is to begin on a certain sample."""
+OWN_SOUND_LIMIT_S = 60.0
+"""How much longer than it is the caller's own sound may take."""
 
 
 @dataclass(frozen=True)
 class Speak:
-    """Action: start to say `text`."""
+    """Action: start to say `line`; its first audible sample at `at`, if that is still to come."""
 
-    text: str
+    line: Line
+    kind: SoundKind = SoundKind.SPEECH
+    at: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Return the words of it."""
+        return text_of(self.line)
 
 
 @dataclass(frozen=True)
@@ -36,9 +64,18 @@ class PressKey:
 
 @dataclass(frozen=True)
 class MakeNoise:
-    """Action: make a sound that is no speech."""
+    """Action: make a sound that is no speech; `at` as in `Speak`."""
 
     noise: Noise
+    at: int | None = None
+
+
+@dataclass(frozen=True)
+class MakeEcho:
+    """Action: let the agent's sound come back; `at` as in `Speak`."""
+
+    echo: Echo
+    at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +83,7 @@ class HangUp:
     """Action: put the phone down."""
 
 
-Action = Speak | PressKey | MakeNoise | HangUp
+Action = Speak | PressKey | MakeNoise | MakeEcho | HangUp
 
 
 @dataclass
@@ -59,7 +96,10 @@ class Senses:
     agent_last: int | None = None
     """The agent's latest audible sample."""
     is_speaking: bool = False
-    """The caller's own speech is not over yet."""
+    """The caller's own sound is not over yet."""
+    own_start: int = 0
+    own_end: int = 0
+    """First sample of the caller's latest sound and the one after its last, known when it begins."""
     words: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     """Words the agent was heard to say, with the position of each."""
 
@@ -100,6 +140,10 @@ class Person:
         """Where the caller's own last speech began and ended."""
         self._heard_out: int | None = None
         """Onset of the phrase that an `expect` has waited out: the next one wants another."""
+        self._over_onset: int | None = None
+        """Onset of what the agent says that `over` steps count from; a pause in it does not move it."""
+        self._sounds: list[tuple[int, int]] = []
+        """Start and end of what was heard from the caller since their last words."""
         self.failures: list[str] = []
         self.is_script_done = False
         self.current_step = ""
@@ -109,6 +153,7 @@ class Person:
         try:
             for number, step in enumerate(self._scenario.steps, 1):
                 self.current_step = f"{number} ({step.kind})"
+                self.is_script_done = number >= (self._scenario.may_end_from or len(self._scenario.steps) + 1)
                 yield from self._do(step)
             self.is_script_done = True
             if self._scenario.ended_by is not EndedBy.CALLER:
@@ -133,8 +178,9 @@ class Person:
                 yield PressKey(digit)
                 yield from self._sleep(KEY_SAMPLES)
         elif step.noise:
-            yield MakeNoise(step.noise)
-            yield from self._wait(lambda: not self._senses.is_speaking, 60.0, "the noise did not end")
+            yield from self._sound(MakeNoise(step.noise), step.noise.ms)
+        elif step.over:
+            yield from self._over(step.over)
         elif step.hang_up:
             self.is_script_done = True
             yield HangUp()
@@ -146,6 +192,7 @@ class Person:
                 lambda: self._is_agent_quiet(expect.quiet_s), 60.0, "the agent did not stop"
             )
             self._heard_out = self._senses.agent_onset
+            self._over_onset = None
         heard = self._reply()
         if expect.text_contains and heard and not _found(expect.text_contains, heard):
             raise _Failed(f"the agent said {heard!r}, expected {expect.text_contains!r}")
@@ -160,15 +207,48 @@ class Person:
         since = self._senses.agent_onset or 0
         if interrupt.once_heard:
             yield from self._wait(
-                lambda: self._heard(interrupt), interrupt.within_s, "the agent did not say it"
+                lambda: self._heard(interrupt.once_heard), interrupt.within_s, "the agent did not say it"
             )
             since = self._senses.now
         yield from self._sleep(since + int(interrupt.after_ms * RATE_HZ / 1000) - self._senses.now)
-        yield from self._speak(self._rng.choice(interrupt.say))
+        yield from self._speak(self._rng.choice(interrupt.say), SoundKind.INTERRUPTION)
 
-    def _heard(self, interrupt: Interrupt) -> bool:
-        """Tell whether the agent has said what the interruption waits for, or will not say it any more."""
-        return _found(interrupt.once_heard or "", self._reply()) or self._is_agent_quiet(FINISHED_S)
+    def _over(self, over: Over) -> _Steps:
+        since = yield from self._beginning(over)
+        at = since + int(over.after_ms * RATE_HZ / 1000)
+        yield from self._sleep(at - AHEAD_SAMPLES - self._senses.now)
+        if over.say:
+            yield from self._speak(self._rng.choice(over.say), SoundKind.INTERRUPTION, at)
+        elif over.backchannel:
+            line = self._rng.choice(over.backchannel)
+            yield from self._sound(Speak(line, SoundKind.BACKCHANNEL, at))
+        elif over.noise:
+            yield from self._sound(MakeNoise(over.noise, at), over.noise.ms)
+        elif over.echo:
+            yield from self._sound(MakeEcho(over.echo, at), over.echo.ms)
+
+    def _beginning(self, over: Over) -> Generator[Action | None, None, int]:
+        """Return the position that `after_ms` counts from, once it is known."""
+        if over.since is Since.LAST and self._sounds:
+            return self._sounds[-1][1]
+        if self._over_onset is None:
+            yield from self._wait(self._agent_spoke_anew, over.within_s, "the agent did not speak")
+            self._over_onset = self._senses.agent_onset or 0
+        if over.once_heard is None:
+            return self._over_onset
+        yield from self._wait(lambda: self._heard(over.once_heard), over.within_s, "the agent did not say it")
+        return self._senses.now
+
+    def _sound(self, action: Speak | MakeNoise | MakeEcho, length_ms: float = 0.0) -> _Steps:
+        """Make a sound that takes nobody's turn."""
+        yield action
+        limit_s = OWN_SOUND_LIMIT_S + length_ms / 1000
+        yield from self._wait(lambda: not self._senses.is_speaking, limit_s, "own sound did not end")
+        self._sounds.append((self._senses.own_start, self._senses.own_end))
+
+    def _heard(self, wanted: str | None) -> bool:
+        """Tell whether the agent has said what is waited for, or will not say it any more."""
+        return _found(wanted or "", self._reply()) or self._is_agent_quiet(FINISHED_S)
 
     def _converse(self, converse: Converse) -> _Steps:
         left = {answer: answer.times for answer in converse.answers}
@@ -185,7 +265,7 @@ class Person:
 
     def _find_answer(
         self, converse: Converse, left: Mapping[Answer, int]
-    ) -> Generator[Action | None, None, tuple[Answer | None, str]]:
+    ) -> Generator[Action | None, None, tuple[Answer | None, Line]]:
         """Wait until the agent has asked something; return the answer and its line."""
         yield from self._wait_for_answer(converse.quiet_s, converse.within_s)
         deadline = self._senses.now + int(converse.patience_s * RATE_HZ)
@@ -207,7 +287,9 @@ class Person:
             raise _Failed(f"no answer to {heard!r}")
         return None, self._rng.choice(converse.otherwise)
 
-    def _match(self, converse: Converse, left: Mapping[Answer, int], heard: str) -> tuple[Answer, str] | None:
+    def _match(
+        self, converse: Converse, left: Mapping[Answer, int], heard: str
+    ) -> tuple[Answer, Line] | None:
         for answer in converse.answers:
             if not left[answer]:
                 continue
@@ -218,10 +300,13 @@ class Person:
                 return answer, _fill(self._rng.choice(answer.say), found.groupdict())
         return None
 
-    def _speak(self, text: str) -> _Steps:
-        self._began_at = self._senses.now
-        yield Speak(text)
-        yield from self._wait(lambda: not self._senses.is_speaking, 60.0, "own speech did not end")
+    def _speak(self, line: Line, kind: SoundKind = SoundKind.SPEECH, at: int | None = None) -> _Steps:
+        self._began_at = self._senses.now if at is None else max(self._senses.now, at)
+        self._over_onset = None
+        self._sounds.clear()
+        yield Speak(line, kind, at)
+        limit_s = OWN_SOUND_LIMIT_S
+        yield from self._wait(lambda: not self._senses.is_speaking, limit_s, "own speech did not end")
         self._spoke_at = self._senses.now
 
     def _agent_spoke(self) -> bool:
@@ -241,7 +326,14 @@ class Person:
 
     def _is_agent_quiet(self, quiet_s: float) -> bool:
         last = self._senses.agent_last
-        return last is None or self._senses.now - last >= quiet_s * RATE_HZ
+        if last is None:
+            return True
+        quiet = self._senses.now - last
+        return quiet >= quiet_s * RATE_HZ and (quiet >= RESUME_LIMIT_SAMPLES or not self._made_pause(last))
+
+    def _made_pause(self, agent_last: int) -> bool:
+        """Tell whether the agent fell silent over a sound of the caller's: then it is likely to go on."""
+        return any(start < agent_last <= end + REACTION_SAMPLES for start, end in self._sounds)
 
     def _wait_for_answer(self, quiet_s: float, within_s: float) -> _Steps:
         yield from self._wait(self._agent_spoke, within_s, "the agent did not speak")
@@ -276,6 +368,13 @@ def _last_sentence(text: str) -> str:
     return re.split(r"(?<=[.!?])\s+", text)[-1]
 
 
-def _fill(line: str, groups: Mapping[str, str | None]) -> str:
+def _fill(line: Line, groups: Mapping[str, str | None]) -> Line:
     """Return `line` with `{name}` replaced; a name without a value leaves nothing behind."""
-    return re.sub(r"\{(\w+)\}", lambda found: groups.get(found[1]) or "", line).strip()
+
+    def filled(text: str) -> str:
+        return re.sub(r"\{(\w+)\}", lambda found: groups.get(found[1]) or "", text).strip()
+
+    if isinstance(line, str):
+        return filled(line)
+    parts = tuple(filled(part) if isinstance(part, str) else part for part in line.parts)
+    return line.model_copy(update={"parts": parts})

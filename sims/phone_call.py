@@ -17,7 +17,7 @@ from loguru import logger
 
 from sims.agent_words import AgentEar
 from sims.call_verbs import CallVerbs
-from sims.caller import PhoneLine
+from sims.caller import Network, PhoneLine
 from sims.caller_voice import CallerVoice
 from sims.carrier import ENDED, CallPlan, CallStatus, Carrier, Recording, new_sid
 from sims.mulaw import RATE_HZ
@@ -241,11 +241,19 @@ class PhoneCall:
     def _pick_up(self) -> CallVerbs:
         wav = StereoWav(self.plan.out_dir / f"{self.sid}.wav") if self.plan.out_dir else None
         ear = AgentEar(self._carrier.phrases)
-        line = PhoneLine(self._person, self._senses, self._voice, ear, wav, seed=self.plan.seed)
+        line = PhoneLine(
+            self._person, self._senses, self._voice, ear, wav, seed=self.plan.seed,
+            longest_echo_ms=self.plan.scenario.longest_echo_ms,
+        )  # fmt: skip
         rng = random.Random(self.plan.seed)  # noqa: S311 - repeatable, not secrets
         return CallVerbs(
-            self.sid, line, self._carrier, network=self.plan.network, parameters=self._parameters, rng=rng
+            self.sid, line, self._carrier, network=self._network(), parameters=self._parameters, rng=rng
         )
+
+    def _network(self) -> Network:
+        """Return what was ordered with the call, else what the scenario has."""
+        ordered, own = self.plan.network, self.plan.scenario.network
+        return Network(own.loss, own.jitter_ms / 1000) if own and ordered == Network() else ordered
 
     @property
     def _line(self) -> PhoneLine | None:
@@ -377,6 +385,7 @@ class PhoneCall:
             utterances=tuple(line.utterances) if line else (),
             dry_runs=tuple(line.playout.dry_runs) if line else (),
             words=tuple(line.words) if line else (),
+            runs=line.runs if line else (),
         )
         measures = measure(record)
         warnings: Counter[str] = Counter(self._verbs.socket_failures if self._verbs else ())

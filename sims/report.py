@@ -12,16 +12,27 @@ Pure functions over sample positions (8 kHz, 0 = call answered). Every figure th
 - *gap*: the playout buffer ran dry and was filled again within 1 s while the caller said nothing. It is *inside* an
   utterance when the words before and after are neighbours of one rendered text; where words are unknown, when the
   agent was audible within 60 ms before and after. Other gaps lie between utterances.
+- *cut off*: the agent began a phrase after the caller had begun to speak and before they had finished, in a pause of
+  theirs or over their words. Who spoke over the agent first is not cut off by what it was saying.
+- *over*: a sound made on purpose while the agent was audible. Its *pause* is the sound's onset to the agent's last
+  audible sample before a silence that broke a phrase off, no later than 0.5 s after the sound and before the next one;
+  *resumed* is that silence, if the same phrase is heard again within 3 s. Otherwise the agent *stopped*. Pauses that
+  belong to what the agent says break no phrase off. Where its words are unknown every silence above 60 ms counts, and
+  whatever is audible again.
+- *resumed word*: the one word that was cut off, or ended less than 60 ms before, when a silence of more than 60 ms
+  began that a sound of the caller's explains (as for *over*), if the agent goes on with that very word. It counts as
+  repeated no more; any other word heard twice does.
 """
 
+import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from itertools import pairwise
 
 import orjson
 
-from sims.agent_words import PlayedWord
+from sims.agent_words import PlayedRun, PlayedWord
 from sims.mulaw import RATE_HZ
 from sims.playout import DryRun
 
@@ -29,6 +40,20 @@ SPAN_HOLE_SAMPLES = int(0.06 * RATE_HZ)
 PHRASE_PAUSE_SAMPLES = int(0.3 * RATE_HZ)
 MAX_GAP_SAMPLES = RATE_HZ
 GAP_EDGE_SAMPLES = int(0.06 * RATE_HZ)
+REACTION_SAMPLES = int(0.5 * RATE_HZ)
+"""How long after a sound a silence may begin that is its doing."""
+RESUME_LIMIT_SAMPLES = 3 * RATE_HZ
+"""Silence after which a phrase that was broken off is not taken up again."""
+
+
+class SoundKind(enum.Enum):
+    """What a sound of the caller's was meant as."""
+
+    SPEECH = "speech"
+    INTERRUPTION = "interruption"
+    BACKCHANNEL = "backchannel"
+    ECHO = "echo"
+    NOISE = "noise"
 
 
 @dataclass(frozen=True)
@@ -41,11 +66,21 @@ class Span:
 
 @dataclass(frozen=True)
 class Utterance:
-    """Something the caller said, first to last audible sample (excluded); a noise has no text."""
+    """A sound of the caller's, first to last audible sample (excluded); a noise has no text."""
 
     text: str
     start: int
     end: int
+    kind: SoundKind = SoundKind.SPEECH
+    name: str = ""
+    """Which noise."""
+    pauses: tuple[Span, ...] = ()
+    """Silences inside of what is said that were meant."""
+
+    @property
+    def is_turn(self) -> bool:
+        """Tell whether it asks for an answer."""
+        return bool(self.text) and self.kind in (SoundKind.SPEECH, SoundKind.INTERRUPTION)
 
 
 class SpanBuilder:
@@ -83,6 +118,7 @@ class CallRecord:
     utterances: tuple[Utterance, ...]
     dry_runs: tuple[DryRun, ...] = ()
     words: tuple[PlayedWord, ...] = ()
+    runs: tuple[PlayedRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +139,10 @@ class Turn:
     reply_end_s: float | None
     reply_pauses_s: tuple[float, ...]
     """Silences of 0.3 s or more inside the reply."""
+    cut_off: bool = False
+    """The agent began to speak before the caller had finished."""
+    inner_pauses_s: tuple[tuple[float, float], ...] = ()
+    """Start and end of each pause inside what the caller said."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +152,28 @@ class NoiseHeard:
     start_s: float
     over_agent: bool
     stop_s: float | None
+
+
+@dataclass(frozen=True)
+class Over:
+    """A sound made on purpose, over the agent where it was audible; seconds since the call was answered."""
+
+    kind: str
+    """`interruption`, `backchannel`, `echo`, or which noise."""
+    text: str
+    start_s: float
+    end_s: float
+    over_agent: bool
+    pause_s: float | None = None
+    """None when the agent did not fall silent over it."""
+    resumed_s: float | None = None
+    """None when it did not take the phrase up again."""
+    stopped: bool = False
+    """It fell silent and did not take the phrase up again."""
+    lost_words: int = 0
+    """Words of the phrase that were passed over when it was taken up again."""
+    resumed_words: int = 0
+    """Words of the phrase that were heard again when it was taken up again."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +202,13 @@ class Measures:
     """Longest time the caller waited for an answer, unanswered ends included."""
     lost_words: int
     repeated_words: int
+    """Words heard twice, those apart that a pause had cut."""
     agent_text: str
     agent_words: tuple[tuple[str, float, float], ...]
     """Word, start, end."""
+    overs: tuple[Over, ...] = ()
+    resumed_words: int = 0
+    """Words that a pause for the caller's sake had cut, heard again when the agent went on."""
 
 
 @dataclass(frozen=True)
@@ -186,23 +252,29 @@ class CallReport:
 def measure(record: CallRecord) -> Measures:
     """Measure one call."""
     phrases = join(record.agent, PHRASE_PAUSE_SAMPLES)
-    spoken = [utterance for utterance in record.utterances if utterance.text]
+    spoken = [utterance for utterance in record.utterances if utterance.is_turn]
     turns = tuple(_turn(number, record, phrases, spoken) for number in range(len(spoken)))
     gaps = tuple(find_gaps(record))
-    lost, repeated = count_faulty_words(record.words, spoken)
+    faults = count_faulty_words(record.words, record.utterances, record.runs)
     return Measures(
         duration_s=_s(record.ended_at),
         greeting_s=greeting_s(record),
         turns=turns,
-        noises=tuple(_noise(noise, phrases) for noise in record.utterances if not noise.text),
+        noises=tuple(_noise(noise, phrases) for noise in record.utterances if _is_noise(noise)),
         gaps=gaps,
         max_gap_s=max((gap.length_s for gap in gaps if gap.inside), default=0.0),
         longest_silence_s=_longest_silence_s(record),
         longest_wait_s=_longest_wait_s(record, turns, spoken),
-        lost_words=lost,
-        repeated_words=repeated,
+        lost_words=faults.lost,
+        repeated_words=faults.repeated,
         agent_text=" ".join(word.text for word in record.words),
         agent_words=tuple((word.text, _s(word.start), _s(word.end)) for word in record.words),
+        overs=tuple(
+            find_over(number, record, phrases)
+            for number, sound in enumerate(record.utterances)
+            if sound.kind is not SoundKind.SPEECH or _is_noise(sound)
+        ),
+        resumed_words=faults.resumed,
     )
 
 
@@ -233,21 +305,128 @@ def find_gaps(record: CallRecord) -> Iterable[Gap]:
         yield Gap(_s(dry.start), _s(dry.end - dry.start), _is_inside(dry, record))
 
 
-def count_faulty_words(words: Sequence[PlayedWord], spoken: Sequence[Utterance]) -> tuple[int, int]:
-    """Return how many words were skipped, and how many heard twice, within sayings of one rendered text.
+@dataclass(frozen=True)
+class WordFaults:
+    """How many words were not heard as they were meant."""
+
+    lost: int = 0
+    repeated: int = 0
+    resumed: int = 0
+
+
+def count_faulty_words(
+    words: Sequence[PlayedWord], sounds: Sequence[Utterance], runs: Sequence[PlayedRun] = ()
+) -> WordFaults:
+    """Count the words that were skipped or heard twice, within sayings of one rendered text.
 
     Words missing where the caller spoke over them were interrupted, not lost. A text that starts at its first word
-    again is said again on purpose.
+    again is said again on purpose. A word heard again because a pause for the caller's sake had cut it is resumed:
+    one a pause, and only with the `runs` that show the cut.
+
+    Args:
+        words: As heard, in order.
+        sounds: Of the caller; turns interrupt, any of them explains a pause.
+        runs: Stretches played without a break.
     """
-    lost = repeated = 0
+    lost = repeated = resumed = 0
     for before, after in pairwise(words):
-        if before.phrase == after.phrase and after.index > 0:
-            step = after.index - before.index
-            repeated += max(1 - step, 0)
+        is_same = before.phrase == after.phrase
+        step = after.index - before.index
+        is_resumed = is_same and step <= 0 and _was_cut(before, after, sounds, runs)
+        if is_same and (after.index > 0 or (is_resumed and step == 0)):
+            resumed += is_resumed
+            repeated += max(1 - step - is_resumed, 0)
             lost += max(step - 1, 0)
-        elif not _spoke_between(spoken, before.start, after.start):
+        elif not any(
+            said.is_turn and said.start < after.start and said.end > before.start for said in sounds
+        ):
             lost += before.count - 1 - before.index + after.index
-    return lost, repeated
+    return WordFaults(lost, repeated, resumed)
+
+
+def _was_cut(
+    before: PlayedWord, after: PlayedWord, sounds: Sequence[Utterance], runs: Sequence[PlayedRun]
+) -> bool:
+    """Tell whether a sound of the caller's made the agent break off in `before`, to go on in `after`."""
+    for cut, taken_up in pairwise(runs):
+        if cut.end <= before.start:
+            continue
+        is_near = cut.end <= before.end + GAP_EDGE_SAMPLES
+        is_silence = taken_up.start - cut.end > SPAN_HOLE_SAMPLES
+        return is_near and is_silence and taken_up.start <= after.end and _explains(sounds, cut.end)
+    return False
+
+
+def _explains(sounds: Sequence[Utterance], position: int) -> bool:
+    return any(sound.start < position <= sound.end + REACTION_SAMPLES for sound in sounds)
+
+
+def find_over(number: int, record: CallRecord, phrases: Sequence[Span]) -> Over:
+    """Tell what the agent made of one sound of the caller's.
+
+    Args:
+        number: Which of the record's sounds.
+        record: Of the whole call.
+        phrases: The agent's, as `join` gives them.
+    """
+    sound = record.utterances[number]
+    kind = sound.name or sound.kind.value
+    over_agent = _phrase_at(phrases, sound.start) is not None
+    over = Over(kind, sound.text, _s(sound.start), _s(sound.end), over_agent)
+    until = sound.end + REACTION_SAMPLES
+    if number + 1 < len(record.utterances):
+        until = min(until, record.utterances[number + 1].start)
+    pause = _find_pause(sound, until, record) if over_agent else None
+    if pause is None:
+        return over
+    over = replace(over, pause_s=_s(max(pause.silence.start - sound.start, 0)))
+    is_back = pause.silence.end - pause.silence.start <= RESUME_LIMIT_SAMPLES
+    before, after = pause.before, pause.after
+    if not is_back or (before and after and before.phrase != after.phrase):
+        return replace(over, stopped=True)
+    over = replace(over, resumed_s=_s(pause.silence.end - pause.silence.start))
+    if not (before and after):
+        return over
+    step = after.first_word - before.next_word
+    return replace(over, lost_words=max(step, 0), resumed_words=max(-step, 0))
+
+
+@dataclass(frozen=True)
+class _Pause:
+    """A silence of the agent's that broke a phrase off; it ends far away when the agent said no more."""
+
+    silence: Span
+    before: PlayedRun | None
+    after: PlayedRun | None
+    """What was played before and after, where it is known."""
+
+
+def _find_pause(sound: Utterance, until: int, record: CallRecord) -> _Pause | None:
+    """Return the first silence that is the sound's doing and begins by `until`."""
+    far = record.ended_at + 2 * RESUME_LIMIT_SAMPLES
+    never = Span(far, far)
+    for span, following in pairwise((*record.agent, never)):
+        if following.start <= sound.start:
+            continue
+        if span.end > until:
+            return None
+        before = next((run for run in reversed(record.runs) if run.start < span.end), None)
+        if before and before.end < span.end - GAP_EDGE_SAMPLES:
+            before = None
+        if before and (before.end >= following.start or before.end <= sound.start):
+            continue  # a pause in what is said, or broken off before the sound
+        if before and before.is_whole and not _is_silenced(sound, span, following):
+            continue
+        after = next((run for run in record.runs if run.end > following.start), None)
+        if after and after.start > following.start + GAP_EDGE_SAMPLES:
+            after = None
+        return _Pause(Span(span.end, following.start), before, after)
+    return None
+
+
+def _is_silenced(sound: Utterance, span: Span, following: Span) -> bool:
+    """Tell whether an agent that had just said its sentence was interrupted, and not about to pause anyway."""
+    return sound.kind is SoundKind.INTERRUPTION and following.start - span.end >= PHRASE_PAUSE_SAMPLES
 
 
 def _turn(number: int, record: CallRecord, phrases: Sequence[Span], spoken: Sequence[Utterance]) -> Turn:
@@ -274,7 +453,30 @@ def _turn(number: int, record: CallRecord, phrases: Sequence[Span], spoken: Sequ
         reply_start_s=_s(reply.start) if reply else None,
         reply_end_s=_s(replies[-1].end) if reply else None,
         reply_pauses_s=pauses,
+        cut_off=_is_cut_off(said, record, phrases),
+        inner_pauses_s=tuple((_s(pause.start), _s(pause.end)) for pause in said.pauses),
     )
+
+
+def _is_cut_off(said: Utterance, record: CallRecord, phrases: Sequence[Span]) -> bool:
+    """Tell whether the agent began to speak inside `said`; going on with what was spoken over is no beginning."""
+    onsets = [phrase.start for phrase in phrases if said.start < phrase.start < said.end]
+    if _phrase_at(phrases, said.start) is None:
+        return bool(onsets)
+    spoken_over = _phrase_text_at(record.runs, said.start)
+    return any(
+        spoken_over is None or _phrase_text_at(record.runs, onset + GAP_EDGE_SAMPLES) != spoken_over
+        for onset in onsets
+    )
+
+
+def _phrase_text_at(runs: Sequence[PlayedRun], position: int) -> str | None:
+    """Return what was played at `position` or, in a silence, last before it."""
+    return next((run.phrase for run in reversed(runs) if run.start <= position), None)
+
+
+def _is_noise(sound: Utterance) -> bool:
+    return sound.kind is SoundKind.NOISE or not (sound.text or sound.kind is SoundKind.ECHO)
 
 
 def _noise(noise: Utterance, phrases: Sequence[Span]) -> NoiseHeard:
@@ -302,10 +504,6 @@ def _is_inside(dry: DryRun, record: CallRecord) -> bool:
     )
     heard_after = any(span.end > dry.end and span.start < dry.end + GAP_EDGE_SAMPLES for span in record.agent)
     return heard_before and heard_after
-
-
-def _spoke_between(spoken: Sequence[Utterance], start: int, end: int) -> bool:
-    return any(said.start < end and said.end > start for said in spoken)
 
 
 def _longest_silence_s(record: CallRecord) -> float:

@@ -15,11 +15,13 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -39,21 +41,69 @@ def _check_regex(pattern: str) -> str:
     return pattern
 
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 Regex = Annotated[str, AfterValidator(_check_regex)]
 """Searched without regard to case."""
-Lines = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-"""One line, or several of which the seed picks one."""
 Digits = Annotated[str, StringConstraints(pattern=r"^[0-9*#]+$")]
 
 
 class _Part(BaseModel):
     """Common settings of everything in a scenario file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+Piece = Annotated[
+    Annotated[str, StringConstraints(pattern=r"\w"), Tag("words")]
+    | Annotated[float, Field(gt=0.0, le=30.0), Tag("pause")],
+    Discriminator(lambda value: "pause" if _is_number(value) else "words"),
+]
+"""Words, or so many seconds of silence."""
+
+
+class PausedLine(_Part):
+    """A line with pauses in it, exact to the sample; one utterance.
+
+    Each stretch of words is spoken for itself: a comma at its end has the voice go on.
+    """
+
+    parts: tuple[Piece, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _take_turns(self) -> "PausedLine":
+        if len(self.parts) % 2 == 0 or any(
+            isinstance(part, str) == bool(place % 2) for place, part in enumerate(self.parts)
+        ):
+            raise ValueError("words and pauses take turns, words come first and last")
+        return self
+
+    @property
+    def text(self) -> str:
+        """Return what is said, without the pauses."""
+        return " ".join(part for part in self.parts if isinstance(part, str))
+
+
+Line = Annotated[
+    Annotated[str, Tag("line")] | Annotated[PausedLine, Tag("paused")],
+    Discriminator(lambda value: "paused" if isinstance(value, dict | PausedLine) else "line"),
+]
+"""Something to say in one breath, or with pauses."""
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str | dict | PausedLine) else value
+
+
+Lines = Annotated[tuple[Line, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+"""One line, or several of which the seed picks one."""
+
+
+def text_of(line: Line) -> str:
+    """Return the words of a line."""
+    return line if isinstance(line, str) else line.text
 
 
 class Heard(enum.Enum):
@@ -77,6 +127,23 @@ class NoiseKind(enum.Enum):
     COUGH = "cough"
     CLICK = "click"
     HUM = "hum"
+    BREATH = "breath"
+    DOOR = "door"
+    MUSIC = "music"
+    """Of a caller on hold: the same few bars again and again."""
+    FAX = "fax"
+    """A fax machine that calls."""
+    FAX_ANSWER = "fax_answer"
+    """A fax machine that was called."""
+
+
+class Since(enum.Enum):
+    """What `after_ms` counts from."""
+
+    ONSET = "onset"
+    """The agent became audible with what it says."""
+    LAST = "last"
+    """The caller's last sound over it was over; without one as `onset`."""
 
 
 class Expect(_Part):
@@ -94,9 +161,21 @@ class Say(_Part):
     """Speak; by default when the agent has answered the last thing said and is silent."""
 
     text: Lines
+    """In YAML also `parts`, for one line with pauses."""
     at_once: bool = False
     within_s: PositiveFloat = 15.0
     quiet_s: PositiveFloat = 0.45
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_parts(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "parts" not in value:
+            return value
+        if "text" in value:
+            raise ValueError("what is said is either text or parts")
+        return {name: of for name, of in value.items() if name != "parts"} | {
+            "text": {"parts": value["parts"]}
+        }
 
 
 class Interrupt(_Part):
@@ -112,7 +191,44 @@ class Noise(_Part):
     """Make a sound at once."""
 
     kind: NoiseKind
-    ms: PositiveFloat = 300.0
+    ms: float = Field(default=300.0, gt=0.0, le=600_000.0)
+
+
+class Echo(_Part):
+    """What the agent was heard to say a moment ago comes back through the caller's microphone."""
+
+    delay_ms: float = Field(default=180.0, ge=20.0, le=1000.0)
+    gain_db: float = Field(default=-18.0, ge=-40.0, le=0.0)
+    ms: float = Field(default=700.0, gt=0.0, le=60_000.0)
+    """How long; it is silent while the agent was."""
+
+
+class Over(_Part):
+    """Make a sound while the agent speaks; its first audible sample comes `after_ms` after `from`.
+
+    Several in a row belong to one utterance of the agent. After all but `say` the agent is expected to carry on: the
+    next step still waits for the end of what it says, a pause for the sound's sake included.
+    """
+
+    after_ms: NonNegativeFloat
+    since: Since = Field(default=Since.ONSET, alias="from")
+    once_heard: Regex | None = None
+    """Count from when the agent was heard to say this."""
+    backchannel: Lines | None = None
+    noise: Noise | None = None
+    echo: Echo | None = None
+    say: Lines | None = None
+    """A real interruption."""
+    within_s: PositiveFloat = 15.0
+
+    @model_validator(mode="after")
+    def _is_one_sound(self) -> "Over":
+        given = {"backchannel", "noise", "echo", "say"} & self.model_fields_set
+        if len(given) != 1:
+            raise ValueError(f"over makes exactly one sound, this one has {sorted(given)}")
+        if self.once_heard is not None and self.since is Since.LAST:
+            raise ValueError("once_heard and from: last are two beginnings")
+        return self
 
 
 class Answer(_Part):
@@ -158,6 +274,7 @@ class Step(_Part):
     wait_s: PositiveFloat | None = None
     interrupt: Interrupt | None = None
     press: Digits | None = None
+    over: Over | None = None
     noise: Noise | None = None
     converse: Converse | None = None
     hang_up: bool | None = None
@@ -174,6 +291,15 @@ class Step(_Part):
         return next(iter(self.model_fields_set))
 
 
+class PoorNetwork(_Part):
+    """How bad the way from the caller's phone to Twilio is."""
+
+    loss: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of 20 ms packets that never arrive."""
+    jitter_ms: float = Field(default=0.0, ge=0.0, le=2000.0)
+    """Largest random delay of a packet; order is kept."""
+
+
 class Scenario(_Part):
     """A whole call from the caller's side."""
 
@@ -188,6 +314,10 @@ class Scenario(_Part):
     """After the last step, how long the agent may take to hang up."""
     gives_up_ringing_s: PositiveFloat | None = None
     """How long it lets the phone ring; None is until the carrier gives up."""
+    may_end_from: PositiveInt | None = None
+    """From this step on (the first is 1) it is no fault when the agent ends the call before the last one."""
+    network: PoorNetwork | None = None
+    """Holds where whoever places the call orders none."""
     max_s: PositiveFloat = 120.0
     min_turns: int = 0
     """Caller turns that were answered."""
@@ -200,21 +330,29 @@ class Scenario(_Part):
             return []
         return [saying for saying in self.agent_says if not re.search(saying, agent_text, re.IGNORECASE)]
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[Line]:
         """Yield everything it may say, where known beforehand."""
         for step in self.steps:
             if step.say:
                 yield from step.say.text
             if step.interrupt:
                 yield from step.interrupt.say
+            if step.over:
+                yield from step.over.say or step.over.backchannel or ()
             if step.converse:
                 yield from _converse_lines(step.converse)
 
+    @property
+    def longest_echo_ms(self) -> float:
+        """Return the longest delay of an echo, 0 without one."""
+        echoes = [step.over.echo.delay_ms for step in self.steps if step.over and step.over.echo]
+        return max(echoes, default=0.0)
 
-def _converse_lines(converse: Converse) -> Iterator[str]:
+
+def _converse_lines(converse: Converse) -> Iterator[Line]:
     yield from converse.otherwise or ()
     for answer in converse.answers:
-        yield from (line for line in answer.say if "{" not in line)
+        yield from (line for line in answer.say if "{" not in text_of(line))
         if answer.interrupt:
             yield from answer.interrupt.say
 
@@ -253,13 +391,15 @@ def load_scenarios(folder: Path = SCENARIO_DIR) -> dict[str, Scenario]:
 
 
 def _line_of(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
-    """Return the line of the innermost part of the document that `loc` leads to, from 1."""
+    """Return the line of the innermost part of the document that `loc` leads to, from 1.
+
+    What is no part of the document (the name of a missing key, of one kind among several) is passed over.
+    """
     line = node.start_mark.line + 1 if node else 1
     for key in loc:
-        node = _child(node, key)
-        if node is None:
-            return line
-        line = node.start_mark.line + 1
+        child = _child(node, key)
+        if child is not None:
+            node, line = child, child.start_mark.line + 1
     return line
 
 

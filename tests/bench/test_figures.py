@@ -2,7 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.figures import CallerGap, CallerReport, CallerTurn, call_figures, held_lines, percentile, ratio
+from bench.figures import (
+    CallerGap,
+    CallerOver,
+    CallerReport,
+    CallerTurn,
+    call_figures,
+    held_lines,
+    over_figures,
+    percentile,
+    ratio,
+)
 
 
 def turn(text: str, answer_s: float | None, *, stop_s: float | None = None) -> CallerTurn:
@@ -87,3 +97,25 @@ def test_a_report_of_a_call_that_never_was_answered_is_read() -> None:
 )
 def test_ratios(ours: float | None, plain: float | None, expected: float | None) -> None:
     assert ratio(ours, plain) == expected
+
+
+def test_what_became_of_sounds_over_the_agent() -> None:
+    def over(kind: str, **fields: object) -> CallerOver:
+        return CallerOver.model_validate({"kind": kind, "over_agent": True} | fields)
+
+    overs = (
+        over("cough", pause_s=0.1, resumed_s=0.6),
+        over("click", pause_s=0.2, resumed_s=0.9, lost_words=2),
+        over("cough", pause_s=0.1, stopped=True),
+        over("echo"),
+        over("interruption", pause_s=0.1, stopped=True),
+        over("cough", over_agent=False),
+    )
+    turns = (turn("a", 1.0), turn("b", 1.0).model_copy(update={"cut_off": True}))
+    one = report(*turns).model_copy(update={"overs": overs})
+    figures = over_figures([one, report()], {"cough", "click", "echo"})
+    assert (figures.made, figures.paused, figures.resumed, figures.stopped) == (4, 3, 2, 1)
+    assert (figures.lost_words, figures.harmed) == (2, 2)
+    assert (figures.pause.p95, figures.resumed_after.p50) == (0.2, 0.6)
+    assert over_figures([one], {"interruption"}).stopped == 1
+    assert call_figures([one], frozenset()).cut_off == 1

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import wave
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,11 +20,15 @@ from pipecat.serializers.twilio import TwilioFrameSerializer
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
 from pipecat.workers.runner import WorkerRunner
 
+from sims.agent_words import Phrase
 from sims.caller import Network
 from sims.faults import FaultKind, FaultSpec
-from sims.mulaw import decode, encode
+from sims.mulaw import audible_range, decode, encode
 from sims.report import CallReport
 from sims.scenario import Scenario
+from sims.speech import Word
+from sims.spoken import Encoding
+from sims.twilio import TwilioSim
 from tests.sims.answering import (
     HEARS,
     LEAVES,
@@ -240,6 +244,113 @@ async def test_a_socket_cut_in_mid_stream_falls_through_to_the_next_verb() -> No
     assert report.ended_by == "agent"
     assert report.measures
     assert report.measures.duration_s < 4.0
+
+
+# --- Over the agent
+
+SAYING = "we have tuesday at ten or wednesday at two which would you like best"
+SAID = Phrase(
+    SAYING,
+    agent_sound(0.2 * 14, 9),
+    tuple(Word(word, 0.2 * n, 0.2 * (n + 1)) for n, word in enumerate(SAYING.split())),
+)
+WORD_SAMPLES = 1600
+
+
+async def call_over(
+    agent: Agent, *overs: Mapping[str, object], stays_s: float = 1.0, **options: object
+) -> tuple[CallReport, Answering, TwilioSim]:
+    """Run one call in which sounds are made over what the agent says first."""
+    steps = [{"over": over} for over in overs]
+    script = scenario(*steps, {"wait_s": stays_s}, LEAVES, ended_by="caller", **options)
+    fresh = [SAID]
+    making = make_sim(new_phrases=lambda: [fresh.pop() for _ in range(len(fresh))])
+    async with making as sim, Answering(agent) as line:
+        line.documents["/voice"] = line.stream()
+        report = await sim.place_call(script, voice_url=f"{line.base_url}/voice")
+    return report, line, sim
+
+
+async def until_audible(media: Media) -> int:
+    """Read until the caller is audible; return how many samples the caller has sent."""
+    while True:
+        await media.until("media")
+        if audible_range(media.frames[-1]):
+            return len(media.frames) * 160
+
+
+async def test_a_sound_over_the_agent_that_pauses_and_goes_on_is_measured() -> None:
+    async def agent(media: Media) -> None:
+        await media.play(SAID.ulaw)
+        sent = await until_audible(media)
+        await media.clear()
+        await media.hear(0.3)
+        await media.play(SAID.ulaw[sent // WORD_SAMPLES * WORD_SAMPLES :])
+        await media.drain()
+
+    cough = {"after_ms": 730, "noise": {"kind": "cough", "ms": 200}}
+    report, _, _ = await call_over(agent, cough, stays_s=3.5)
+
+    assert report.outcome == "ok", report.reasons
+    measures = report.measures
+    assert measures
+    (over,) = measures.overs
+    agent_onset_s = measures.agent_words[0][1]
+    assert over.start_s == pytest.approx(agent_onset_s + 0.73, abs=2e-3)  # a cough's first samples are faint
+    assert (over.kind, over.over_agent, over.stopped, over.lost_words) == ("cough", True, False, 0)
+    assert over.pause_s is not None
+    assert 0 <= over.pause_s < 1.0
+    assert over.resumed_s is not None
+    assert 0.25 < over.resumed_s < 1.5
+    assert measures.agent_text.split()[-1] == "best"
+    assert measures.turns == ()
+    assert [noise.over_agent for noise in measures.noises] == [True]
+    assert measures.lost_words == 0
+
+
+async def test_the_agents_own_sound_comes_back_and_its_words_are_known() -> None:
+    async def agent(media: Media) -> None:
+        await media.play(SAID.ulaw)
+        await media.drain()
+
+    echo = {"after_ms": 450, "echo": {"delay_ms": 200, "gain_db": -12, "ms": 1000}}
+    report, line, sim = await call_over(agent, echo)
+
+    assert report.measures
+    (over,) = report.measures.overs
+    assert (over.kind, over.pause_s, over.stopped) == ("echo", None, False)
+    assert over.end_s - over.start_s == pytest.approx(1.0, abs=0.01)
+    # It begins 0.25 s into the phrase and ends 1.25 s into it.
+    assert over.text == "tuesday at ten or"
+    tracker = sim._spoken_index.tracker(Encoding.MULAW)
+    understood = [word.text for frame in line.media[0].frames for word in tracker.feed(frame)]
+    assert understood == ["tuesday", "at", "ten", "or"]
+
+
+async def test_several_sounds_over_one_utterance_and_a_lossy_line_of_the_scenarios_own() -> None:
+    async def agent(media: Media) -> None:
+        await media.play(SAID.ulaw)
+        await media.drain()
+
+    report, line, _ = await call_over(
+        agent,
+        {"after_ms": 400, "backchannel": "uh-huh"},
+        {"after_ms": 300, "from": "last", "noise": {"kind": "click"}},
+        {"after_ms": 1600, "say": "no wait"},
+        network={"loss": 0.3, "jitter_ms": 30},
+    )
+
+    assert report.measures
+    measured = report.measures.overs
+    assert [(over.kind, over.text, over.over_agent) for over in measured] == [
+        ("backchannel", "uh-huh", True), ("click", "", True), ("interruption", "no wait", True),
+    ]  # fmt: skip
+    onset_s = report.measures.agent_words[0][1]
+    starts_s = [over.start_s - onset_s for over in measured]
+    assert starts_s == pytest.approx([0.4, 0.4 + WORD_S + 0.3, 1.6], abs=2e-3)
+    assert [turn.text for turn in report.measures.turns] == ["no wait"]
+    sent = report.measures.duration_s * 50
+    assert len(line.media[0].frames) < 0.85 * sent
 
 
 # --- Pipecat at the other end

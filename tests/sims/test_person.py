@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from sims.mulaw import FRAME_SAMPLES, RATE_HZ
-from sims.person import HangUp, MakeNoise, Person, PressKey, Senses, Speak
+from sims.person import HangUp, MakeEcho, MakeNoise, Person, PressKey, Senses, Speak
+from sims.report import SoundKind
+from sims.scenario import PausedLine
 from tests.sims.answering import LEAVES, scenario
 
 SECONDS_PER_WORD = 0.25
@@ -20,6 +22,8 @@ class Call:
     spoken: list[tuple[float, str]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     noises: int = 0
+    sounds: list[tuple[float, float, str]] = field(default_factory=list[tuple[float, float, str]])
+    """When ordered, when it is to begin, what."""
     hung_up_s: float | None = None
 
     @property
@@ -33,21 +37,27 @@ def converse(
     greeting: str = "hello there",
     think_s: float = 0.5,
     knows_words: bool = True,
+    pauses_s: float = 0.0,
     obeys: bool = True,
     limit_s: float = 60.0,
     **options: object,
 ) -> Call:
-    """Run a person against an agent that greets at 0.2 s and gives one reply for each thing said."""
+    """Run a person against an agent that greets at 0.2 s and gives one reply for each thing said.
+
+    It pauses for `pauses_s` when a sound is made over it.
+    """
     senses = Senses()
     call = Call(Person(scenario(*steps, **options), senses, seed=3))
     script = call.person.act()
     queue = list(replies)
     agent_at, agent_text, words_heard = 0.2, greeting, 0
-    mouth_until = -1.0
+    mouth_until, paused_at = -1.0, -1000.0
     for tick in range(int(limit_s * 50)):
         now_s = tick * 0.02
         end_s = agent_at + len(agent_text.split()) * SECONDS_PER_WORD
-        if agent_at <= now_s < end_s:
+        if paused_at <= now_s < paused_at + pauses_s:
+            agent_at += 0.02
+        elif agent_at <= now_s < end_s:
             position = tick * FRAME_SAMPLES
             senses.hear(position, position + FRAME_SAMPLES - 1)
             word = int((now_s - agent_at) / SECONDS_PER_WORD)
@@ -59,6 +69,18 @@ def converse(
         if was_speaking and not senses.is_speaking and queue:
             agent_at, agent_text, words_heard = now_s + think_s, queue.pop(0), 0
         match next(script, None):
+            case Speak(text=text, kind=kind, at=at) if kind is not SoundKind.SPEECH and at is not None:
+                call.sounds.append((now_s, at / RATE_HZ, text))
+                start_s = max(now_s, at / RATE_HZ)
+                mouth_until = start_s + len(text.split()) * SECONDS_PER_WORD
+                senses.is_speaking, paused_at = True, start_s + 0.1
+                senses.own_start, senses.own_end = int(start_s * RATE_HZ), int(mouth_until * RATE_HZ)
+            case MakeEcho(echo=echo, at=at):
+                start_s = now_s if at is None else max(now_s, at / RATE_HZ)
+                call.sounds.append((now_s, start_s, "echo"))
+                mouth_until = start_s + echo.ms / 1000
+                senses.is_speaking, paused_at = True, start_s + 0.1
+                senses.own_start, senses.own_end = int(start_s * RATE_HZ), int(mouth_until * RATE_HZ)
             case Speak(text=text):
                 call.spoken.append((now_s, text))
                 mouth_until = now_s + len(text.split()) * SECONDS_PER_WORD
@@ -67,10 +89,13 @@ def converse(
                     agent_text = " ".join(agent_text.split()[: int((now_s - agent_at) / SECONDS_PER_WORD)])
             case PressKey(digit=digit):
                 call.keys.append(digit)
-            case MakeNoise(noise=noise):
+            case MakeNoise(noise=noise, at=at):
                 call.noises += 1
-                mouth_until = now_s + noise.ms / 1000
-                senses.is_speaking = True
+                start_s = now_s if at is None else max(now_s, at / RATE_HZ)
+                call.sounds.append((now_s, start_s, noise.kind.value))
+                mouth_until = start_s + noise.ms / 1000
+                senses.is_speaking, paused_at = True, start_s + 0.1
+                senses.own_start, senses.own_end = int(start_s * RATE_HZ), int(mouth_until * RATE_HZ)
             case HangUp():
                 call.hung_up_s = now_s
                 return call
@@ -244,3 +269,100 @@ def test_a_promise_at_the_end_of_a_reply_means_waiting() -> None:
         replies=["Thanks, name. Let me check.", "x"],
     )  # fmt: skip
     assert call.spoken[1][0] > 10.0
+
+
+# --- Over the agent
+
+LONG = "one two three four five six seven eight nine ten eleven twelve"
+COUGHS = {"over": {"after_ms": 600, "noise": {"kind": "cough", "ms": 300}}}
+THEN_DONE = ({"say": "done"}, LEAVES)
+
+
+def test_sounds_over_one_utterance_are_ordered_ahead_and_begin_on_time() -> None:
+    call = converse(
+        {"say": "hi"},
+        COUGHS,
+        {"over": {"after_ms": 250, "from": "last", "backchannel": "uh-huh"}},
+        {"over": {"after_ms": 2000, "echo": {"ms": 200}}},
+        *THEN_DONE,
+        replies=[LONG],
+        pauses_s=0.5,  # the onset that the caller counts from does not move with it
+    )
+    onset_s = call.spoken[0][0] + SECONDS_PER_WORD + 0.5
+    cough_s, uhuh_s, echo_s = (begins_s for _, begins_s, _ in call.sounds)
+    assert [what for _, _, what in call.sounds] == ["cough", "uh-huh", "echo"]
+    assert cough_s == pytest.approx(onset_s + 0.6, abs=0.03)
+    assert uhuh_s == pytest.approx(cough_s + 0.3 + 0.25, abs=0.001)
+    assert echo_s == pytest.approx(cough_s + 1.4, abs=0.001)
+    assert all(0.09 < begins_s - ordered_s < 0.13 for ordered_s, begins_s, _ in call.sounds)
+    assert call.person.failures == []
+
+
+def test_a_sound_over_the_agent_is_no_turn_and_its_pause_no_end() -> None:
+    call = converse({"say": "hi"}, COUGHS, *THEN_DONE, replies=[LONG], pauses_s=1.5)
+    end_s = call.spoken[0][0] + SECONDS_PER_WORD + 0.5 + 12 * SECONDS_PER_WORD + 1.5
+    assert call.lines == ["hi", "done"]
+    assert call.spoken[1][0] == pytest.approx(end_s + 0.45, abs=0.06)
+
+
+def test_an_agent_that_does_not_go_on_is_waited_for_three_seconds() -> None:
+    call = converse({"say": "hi"}, COUGHS, *THEN_DONE, replies=[LONG], pauses_s=60.0)
+    (_, cough_s, _) = call.sounds[0]
+    assert call.spoken[1][0] == pytest.approx(cough_s + 0.1 + 3.0, abs=0.05)
+
+
+def test_what_was_heard_since_the_callers_words_goes_across_a_sound() -> None:
+    expect = {"expect": {"text_contains": "one two.*twelve"}}
+    call = converse({"say": "hi"}, COUGHS, expect, LEAVES, replies=[LONG], pauses_s=0.5)
+    assert call.person.failures == []
+
+
+def test_a_sound_waits_for_a_word_and_for_the_next_utterance() -> None:
+    over = {"over": {"after_ms": 100, "once_heard": "four", "backchannel": "right"}}
+    call = converse({"say": "hi"}, over, *THEN_DONE, replies=[LONG])
+    onset_s = call.spoken[0][0] + SECONDS_PER_WORD + 0.5
+    assert call.sounds[0][1] == pytest.approx(onset_s + 3 * SECONDS_PER_WORD + 0.1, abs=0.05)
+
+    unsaid = converse(
+        {"expect": {}}, {"over": {"after_ms": 0, "within_s": 2, "backchannel": "x"}}, replies=[]
+    )
+    assert unsaid.person.failures == ["step 2 (over): the agent did not speak within 2 s"]
+
+
+def test_words_over_the_agent_are_a_turn() -> None:
+    call = converse({"say": "hi"}, {"over": {"after_ms": 600, "say": "no wait"}}, {"expect": {}}, LEAVES,
+                    replies=[LONG, "yes"])  # fmt: skip
+    onset_s = call.spoken[0][0] + SECONDS_PER_WORD + 0.5
+    assert call.sounds == [
+        (pytest.approx(onset_s + 0.5, abs=0.05), pytest.approx(onset_s + 0.6, abs=0.03), "no wait")
+    ]
+    assert call.person.failures == []
+
+
+def test_a_line_with_pauses_keeps_them_and_its_blanks_are_filled() -> None:
+    say = {"parts": ["it's", 0.7, "{time}"]}
+    answers = [{"when": "(?P<time>ten|two) or", "say": say, "last": True}]
+    senses = Senses()
+    person = Person(scenario({"converse": {"answers": answers}}), senses, seed=0)
+    script = person.act()
+    spoken: list[Speak] = []
+    for tick in range(100):
+        senses.now = (tick + 1) * FRAME_SAMPLES
+        if tick < 10:
+            senses.hear(senses.now - 160, senses.now - 1)
+        if tick == 5:
+            senses.words += [(senses.now, "two"), (senses.now, "or")]
+        if isinstance(action := next(script, None), Speak):
+            spoken.append(action)
+    (speak,) = spoken
+    assert speak.text == "it's two"
+    assert speak.line == PausedLine(parts=("it's", 0.7, "two"))
+    assert speak.kind is SoundKind.SPEECH
+
+
+def test_the_call_may_end_well_from_a_step_on() -> None:
+    music = {"noise": {"kind": "music", "ms": 30_000}}
+    early = converse({"say": "hi"}, music, replies=[], limit_s=8.0)
+    assert not early.person.is_script_done
+    allowed = converse({"say": "hi"}, music, replies=[], limit_s=8.0, may_end_from=2)
+    assert allowed.person.is_script_done

@@ -1,14 +1,17 @@
 import orjson
 import pytest
 
-from sims.agent_words import PlayedWord
+from sims.agent_words import PlayedRun, PlayedWord
 from sims.playout import DryRun
 from sims.report import (
     CallRecord,
     CallReport,
+    Over,
+    SoundKind,
     Span,
     SpanBuilder,
     Utterance,
+    WordFaults,
     count_faulty_words,
     join,
     measure,
@@ -25,6 +28,17 @@ def span(start_s: float, end_s: float) -> Span:
 
 def said(text: str, start_s: float, end_s: float) -> Utterance:
     return Utterance(text, s(start_s), s(end_s))
+
+
+def sound(name: str, start_s: float, end_s: float, kind: SoundKind = SoundKind.NOISE) -> Utterance:
+    is_noise = kind is SoundKind.NOISE
+    return Utterance("" if is_noise else name, s(start_s), s(end_s), kind, name if is_noise else "")
+
+
+def run(phrase: str, start_s: float, end_s: float, first: int, following: int) -> PlayedRun:
+    """A stretch that played the words `first` to `following`, the latter excluded."""
+    is_whole = following == len(phrase.split())
+    return PlayedRun(phrase, s(start_s), s(end_s), first, following, is_whole=is_whole)
 
 
 def word(start_s: float, phrase: str, index: int) -> PlayedWord:
@@ -142,13 +156,189 @@ def test_running_dry_while_the_caller_speaks_or_for_long_is_no_gap() -> None:
 )
 def test_lost_and_repeated_words(indexes: list[int], expected: tuple[int, int]) -> None:
     words = [word(n * 0.3, "a b c d", index) for n, index in enumerate(indexes)]
-    assert count_faulty_words(words, []) == expected
+    assert count_faulty_words(words, []) == WordFaults(*expected)
 
 
 def test_words_that_the_caller_talked_over_are_not_lost() -> None:
     words = [word(1.0, "a b c d", 0), word(3.0, "e f", 0)]
-    assert count_faulty_words(words, []) == (3, 0)
-    assert count_faulty_words(words, [said("stop", 1.1, 2.0)]) == (0, 0)
+    assert count_faulty_words(words, []) == WordFaults(lost=3)
+    assert count_faulty_words(words, [said("stop", 1.1, 2.0)]) == WordFaults()
+    # A cough is no reason to drop a sentence.
+    assert count_faulty_words(words, [sound("cough", 1.1, 2.0)]) == WordFaults(lost=3)
+
+
+TEXT = "a b c d e f"
+
+
+def heard(*indexes_at_s: tuple[int, float]) -> tuple[PlayedWord, ...]:
+    return tuple(word(at_s, TEXT, index) for index, at_s in indexes_at_s)
+
+
+@pytest.mark.parametrize(
+    ("runs", "words", "sounds", "expected"),
+    [
+        pytest.param(
+            (run(TEXT, 1.0, 1.75, 0, 3), run(TEXT, 2.3, 3.5, 2, 6)),
+            heard((1, 1.3), (2, 1.6), (2, 2.3), (3, 2.6)), [sound("cough", 1.65, 1.9)],
+            WordFaults(resumed=1), id="the cut word",
+        ),
+        pytest.param(
+            (run(TEXT, 1.0, 1.75, 0, 3), run(TEXT, 2.3, 3.5, 2, 6)),
+            heard((1, 1.3), (2, 1.6), (2, 2.3), (3, 2.6)), [],
+            WordFaults(repeated=1), id="without a cause",
+        ),
+        pytest.param(
+            (run(TEXT, 1.0, 1.75, 0, 3), run(TEXT, 2.3, 3.5, 2, 6)),
+            heard((1, 1.3), (2, 1.6), (2, 2.3), (3, 2.6)), [sound("cough", 0.9, 1.1)],
+            WordFaults(repeated=1), id="long after the sound",
+        ),
+        pytest.param(
+            (run(TEXT, 1.0, 1.75, 0, 3), run(TEXT, 2.3, 3.8, 1, 6)),
+            heard((1, 1.3), (2, 1.6), (1, 2.3), (2, 2.6), (3, 2.9)), [sound("cough", 1.65, 1.9)],
+            WordFaults(repeated=1, resumed=1), id="one word too many",
+        ),
+        pytest.param(
+            (run(TEXT, 1.0, 1.89, 0, 3), run(TEXT, 2.3, 3.5, 2, 6)),
+            heard((1, 1.3), (2, 1.6), (2, 2.3), (3, 2.6)), [sound("cough", 1.65, 1.9)],
+            WordFaults(repeated=1), id="a word that was over",
+        ),
+        pytest.param(
+            (run(TEXT, 1.0, 1.75, 0, 3), run(TEXT, 1.76, 3.0, 2, 6)),
+            heard((1, 1.3), (2, 1.6), (2, 1.76), (3, 2.06)), [sound("cough", 1.65, 1.9)],
+            WordFaults(repeated=1), id="no silence",
+        ),
+        pytest.param(
+            (run(TEXT, 1.0, 1.12, 0, 1), run(TEXT, 2.0, 3.8, 0, 6)),
+            heard((0, 1.0), (0, 2.0), (1, 2.3)), [sound("cough", 1.05, 1.3)],
+            WordFaults(resumed=1), id="the first word",
+        ),
+        pytest.param(
+            (run(TEXT, 1.0, 1.75, 0, 3), run(TEXT, 2.3, 3.2, 4, 6)),
+            heard((1, 1.3), (2, 1.6), (4, 2.3), (5, 2.6)), [sound("cough", 1.65, 1.9)],
+            WordFaults(lost=1), id="a word passed over",
+        ),
+    ],
+)  # fmt: skip
+def test_a_word_is_resumed_only_where_a_pause_for_the_callers_sake_cut_it(
+    runs: tuple[PlayedRun, ...], words: tuple[PlayedWord, ...], sounds: list[Utterance], expected: WordFaults
+) -> None:
+    assert count_faulty_words(words, sounds, runs) == expected
+
+
+def over(made: Utterance, *agent: Span, runs: tuple[PlayedRun, ...] = (), **fields: object) -> Over:
+    (only,) = measure(record(*agent, said=(made,), runs=runs, **fields)).overs
+    return only
+
+
+COUGH = sound("cough", 2.0, 2.3)
+
+
+def test_a_pause_that_is_resumed_has_its_times_and_words() -> None:
+    runs = (run(TEXT, 1.0, 2.08, 0, 4), run(TEXT, 2.7, 4.0, 3, 6))
+    measured = over(COUGH, span(1, 2.08), span(2.7, 4), runs=runs)
+    assert measured == Over(
+        "cough", "", 2.0, 2.3, over_agent=True, pause_s=0.08, resumed_s=0.62, resumed_words=1
+    )
+    skipped = over(COUGH, span(1, 2.08), span(2.7, 4), runs=(runs[0], run(TEXT, 2.7, 4.0, 5, 6)))
+    assert (skipped.lost_words, skipped.resumed_words) == (1, 0)
+
+
+def test_an_agent_that_speaks_on_did_not_pause() -> None:
+    assert over(COUGH, span(1, 4)).pause_s is None
+    # The pause of a comma lies within one run.
+    comma = over(COUGH, span(1, 2.1), span(2.35, 4), runs=(run(TEXT, 1.0, 4.0, 0, 6),))
+    assert (comma.over_agent, comma.pause_s, comma.stopped) == (True, None, False)
+    # So does the end of a sentence lie between two.
+    runs = (run("x y", 1.0, 2.1, 0, 2), run(TEXT, 2.5, 4.0, 0, 6))
+    assert over(COUGH, span(1, 2.1), span(2.5, 4), runs=runs).pause_s is None
+    # Silence long after the sound has another cause.
+    late = (run(TEXT, 1.0, 2.9, 0, 4), run(TEXT, 3.5, 4.0, 3, 6))
+    assert over(COUGH, span(1, 2.9), span(3.5, 4), runs=late).pause_s is None
+
+
+@pytest.mark.parametrize(
+    ("agent", "runs"),
+    [
+        ((span(1, 2.1),), (run(TEXT, 1.0, 2.1, 0, 4),)),
+        ((span(1, 2.1), span(5.2, 6)), (run(TEXT, 1.0, 2.1, 0, 4), run(TEXT, 5.2, 6.0, 3, 6))),
+        ((span(1, 2.1), span(2.8, 6)), (run(TEXT, 1.0, 2.1, 0, 4), run("x y", 2.8, 6.0, 0, 2))),
+        ((span(1, 2.1),), ()),
+    ],
+    ids=["silent for good", "too late", "says something else", "words unknown"],
+)
+def test_an_agent_that_does_not_take_it_up_again_stopped(
+    agent: tuple[Span, ...], runs: tuple[PlayedRun, ...]
+) -> None:
+    measured = over(COUGH, *agent, runs=runs)
+    assert (measured.pause_s, measured.resumed_s, measured.stopped) == (pytest.approx(0.1), None, True)
+
+
+def test_where_words_are_unknown_sound_is_enough() -> None:
+    measured = over(COUGH, span(1, 2.1), span(2.8, 6))
+    assert (measured.resumed_s, measured.stopped, measured.lost_words) == (pytest.approx(0.7), False, 0)
+
+
+def test_a_silence_already_there_is_a_pause_of_no_length() -> None:
+    # The phrase was silent between two words when the cough began, and was cut there.
+    runs = (run(TEXT, 1.0, 2.05, 0, 4), run(TEXT, 2.2, 4.0, 4, 6))
+    assert over(COUGH, span(1, 1.95), span(2.2, 4), runs=runs).pause_s == 0.0
+
+
+def test_a_sound_answers_for_what_follows_only_until_the_next_one() -> None:
+    click, cough = sound("click", 2.0, 2.02), sound("cough", 2.3, 2.6)
+    runs = (run(TEXT, 1.0, 2.4, 0, 4), run(TEXT, 3.0, 4.0, 3, 6))
+    measured = measure(record(span(1, 2.4), span(3, 4), said=(click, cough), runs=runs)).overs
+    assert [(one.kind, one.pause_s) for one in measured] == [("click", None), ("cough", pytest.approx(0.1))]
+
+
+def test_backchannels_and_echoes_are_neither_turns_nor_noises() -> None:
+    made = (
+        sound("uh-huh", 2.0, 2.3, SoundKind.BACKCHANNEL), sound("we open", 3.0, 3.3, SoundKind.ECHO),
+        sound("no wait", 6.0, 6.5, SoundKind.INTERRUPTION), said("hello", 9.0, 9.5),
+    )  # fmt: skip
+    measures = measure(record(span(1, 6.2), said=made))
+    assert [turn.text for turn in measures.turns] == ["no wait", "hello"]
+    assert measures.noises == ()
+    assert [(one.kind, one.text, one.stopped) for one in measures.overs] == [
+        ("backchannel", "uh-huh", False), ("echo", "we open", False), ("interruption", "no wait", True),
+    ]  # fmt: skip
+
+
+def test_an_interruption_at_the_end_of_a_sentence_stops_what_would_have_followed() -> None:
+    wait = sound("no wait", 2.0, 2.4, SoundKind.INTERRUPTION)
+    runs = (run("x y", 1.0, 2.1, 0, 2),)
+    assert over(wait, span(1, 2.1), runs=runs).stopped
+    went_on = (*runs, run(TEXT, 2.3, 4.0, 0, 6))
+    assert not over(wait, span(1, 2.1), span(2.3, 4), runs=went_on).stopped
+
+
+NUMBER = Utterance("my number is five", s(2.0), s(4.0), pauses=(Span(s(2.5), s(3.2)),))
+
+
+@pytest.mark.parametrize(
+    ("agent", "cut_off"),
+    [
+        ((span(4.5, 6),), False),
+        ((span(3.0, 3.1), span(4.5, 6)), True),
+        ((span(3.9, 6),), True),
+        ((span(1, 2.2), span(4.5, 6)), False),
+        ((span(1, 2.2), span(3.0, 3.1)), True),
+    ],
+    ids=["waits", "in the pause", "before the end", "spoken over", "spoken over, then in the pause"],
+)
+def test_who_is_cut_off(agent: tuple[Span, ...], cut_off: bool) -> None:
+    (turn,) = measure(record(*agent, said=(NUMBER,))).turns
+    assert turn.cut_off is cut_off
+    assert turn.inner_pauses_s == ((2.5, 3.2),)
+
+
+def test_going_on_with_what_was_spoken_over_cuts_nobody_off() -> None:
+    agent = (span(1, 2.2), span(3.0, 4.5))
+    same = (run(TEXT, 1.0, 2.2, 0, 3), run(TEXT, 3.0, 4.5, 2, 6))
+    other = (same[0], run("x y", 3.0, 4.5, 0, 2))
+    for runs, cut_off in ((same, False), (other, True)):
+        (turn,) = measure(record(*agent, said=(NUMBER,), runs=runs)).turns
+        assert turn.cut_off is cut_off
 
 
 def test_silence_and_waiting() -> None:

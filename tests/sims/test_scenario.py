@@ -2,7 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from sims.scenario import Scenario, ScenarioError, load_scenario, load_scenarios
+from sims.scenario import (
+    Echo,
+    NoiseKind,
+    PausedLine,
+    Scenario,
+    ScenarioError,
+    Since,
+    load_scenario,
+    load_scenarios,
+    text_of,
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -16,7 +26,7 @@ def test_the_shipped_scenarios_are_sound() -> None:
     assert set(scenarios) == {"booking", "message", "hours", "hangup_early", "silent", "dtmf"}
     booking = scenarios["booking"]
     assert booking.min_turns >= 6
-    assert any("Wednesday" in line for line in booking.lines())
+    assert any("Wednesday" in text_of(line) for line in booking.lines())
 
 
 def test_faults_name_file_line_and_rule_all_at_once(tmp_path: Path) -> None:
@@ -49,6 +59,67 @@ def test_lines_leaves_out_what_depends_on_the_agents_words() -> None:
         }
     )
     assert list(scenario.lines()) == ["a", "b", "What?", "Ten, please."]
+
+
+PARTS = """
+network: {loss: 0.02, jitter_ms: 40}
+steps:
+  - say: {parts: ["My number is", 0.7, five five five, 1, oh one four two], at_once: true}
+  - interrupt: {after_ms: 300, say: {parts: [no, 0.4, wait]}}
+  - converse:
+      answers:
+        - {when: number, say: [{parts: ["it's", 0.5, "{n}"]}, plain]}
+  - over: {after_ms: 900, once_heard: tuesday, backchannel: uh-huh}
+  - over: {after_ms: 100, from: last, noise: {kind: door}}
+  - over: {after_ms: 0, echo: {delay_ms: 240}}
+  - over: {after_ms: 50, say: [stop, no wait]}
+"""
+
+
+def test_pauses_and_sounds_over_the_agent_are_read(tmp_path: Path) -> None:
+    scenario = load_scenario(write(tmp_path, PARTS.replace("[no,", "['no',")))
+    say = scenario.steps[0].say
+    assert say
+    assert say.at_once
+    assert say.text == (PausedLine(parts=("My number is", 0.7, "five five five", 1.0, "oh one four two")),)
+    assert text_of(say.text[0]) == "My number is five five five oh one four two"
+    assert [text_of(line) for line in scenario.lines()] == [
+        "My number is five five five oh one four two", "no wait", "plain", "uh-huh", "stop", "no wait",
+    ]  # fmt: skip
+    overs = [step.over for step in scenario.steps if step.over]
+    assert [over.since for over in overs] == [Since.ONSET, Since.LAST, Since.ONSET, Since.ONSET]
+    assert overs[1].noise
+    assert overs[1].noise.kind is NoiseKind.DOOR
+    assert overs[2].echo == Echo(delay_ms=240, gain_db=-18, ms=700)
+    assert scenario.longest_echo_ms == 240
+    assert scenario.network
+    assert (scenario.network.loss, scenario.network.jitter_ms) == (0.02, 40)
+
+
+@pytest.mark.parametrize(
+    ("step", "line", "rule"),
+    [
+        ("say: {parts: [a, 0.5, 0.5, b]}", 3, "take turns"),
+        ("say: {parts: [a, 0.5]}", 3, "take turns"),
+        ("say: {parts: [0.5, a]}", 3, "take turns"),
+        ("say: {parts: [a,\n      -1,\n      b]}", 4, "greater than 0"),
+        ("say:\n      parts: [a, 0.3,\n        no]", 5, "valid string"),
+        ("say: {parts: [a, 0.3, '...']}", 3, "pattern"),
+        ("say: {parts: [a], text: b}", 3, "either text or parts"),
+        ("over: {after_ms: 1}", 3, "exactly one sound"),
+        ("over: {after_ms: 1, say: a, backchannel: b}", 3, "exactly one sound"),
+        ("over:\n      after_ms: 1\n      echo: {delay_ms: 5}", 5, "greater than or equal to 20"),
+        ("over: {after_ms: 1, say: a, once_heard: b, from: last}", 3, "two beginnings"),
+        ("over: {say: a}", 3, "after_ms: Field required"),
+        ("noise: {kind: sneeze}", 3, "'door'"),
+    ],
+)
+def test_each_fault_is_told_once_with_its_line(step: str, line: int, rule: str, tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(write(tmp_path, f"voice: caller-1\nsteps:\n  - {step}\n  - hang_up: true\n"))
+    (fault,) = str(caught.value).splitlines()
+    assert fault.split(":")[1] == str(line)
+    assert rule in fault
 
 
 def test_sayings_are_not_judged_without_words() -> None:
