@@ -32,6 +32,121 @@ _LINES = {
     ),
 }
 
+MAX_OPENERS = 24
+"""Each is rendered once per voice and rate, and looked for in the first words of every reply."""
+
+_OPENERS = {
+    "en": (
+        "Sure.",
+        "Okay.",
+        "Thanks.",
+        "Great.",
+        "Of course.",
+        "Certainly.",
+        "Perfect.",
+        "All right.",
+        "Got it.",
+        "Thank you.",
+        "No problem.",
+        "Absolutely.",
+        "I see.",
+        "I understand.",
+        "Sure, let me look.",
+        "Let me look.",
+        "Let me check.",
+        "Thanks, let me read that back.",
+        "Great, one moment.",
+        "One moment, please.",
+    ),
+    "de": (
+        "Gerne.",
+        "Okay.",
+        "Gut.",
+        "Danke.",
+        "Vielen Dank.",
+        "Alles klar.",
+        "In Ordnung.",
+        "Natürlich.",
+        "Selbstverständlich.",
+        "Perfekt.",
+        "Verstehe.",
+        "Kein Problem.",
+        "Einen Moment, bitte.",
+        "Ich schaue kurz nach.",
+    ),
+    "es": (
+        "Claro.",
+        "Por supuesto.",
+        "De acuerdo.",
+        "Vale.",
+        "Muy bien.",
+        "Perfecto.",
+        "Gracias.",
+        "Entendido.",
+        "Con mucho gusto.",
+        "No hay problema.",
+        "Un momento, por favor.",
+        "Déjeme ver.",
+    ),
+    "fr": (
+        "Bien sûr.",
+        "D'accord.",
+        "Très bien.",
+        "Parfait.",
+        "Merci.",
+        "Entendu.",
+        "Avec plaisir.",
+        "Je comprends.",
+        "Pas de problème.",
+        "Un instant, s'il vous plaît.",
+        "Je regarde.",
+    ),
+    "it": (
+        "Certo.",
+        "Va bene.",
+        "D'accordo.",
+        "Perfetto.",
+        "Benissimo.",
+        "Grazie.",
+        "Capisco.",
+        "Volentieri.",
+        "Nessun problema.",
+        "Un attimo, per favore.",
+        "Controllo subito.",
+    ),
+    "nl": (
+        "Prima.",
+        "Natuurlijk.",
+        "Zeker.",
+        "Goed.",
+        "Oké.",
+        "Bedankt.",
+        "Dank u wel.",
+        "Begrepen.",
+        "Geen probleem.",
+        "Een momentje, alstublieft.",
+        "Ik kijk even.",
+    ),
+    "pt": (
+        "Claro.",
+        "Com certeza.",
+        "Certo.",
+        "Perfeito.",
+        "Muito bem.",
+        "Entendi.",
+        "Está bem.",
+        "Com prazer.",
+        "Sem problema.",
+        "Um momento, por favor.",
+        "Vou verificar.",
+    ),
+}
+
+
+def openers(language: str) -> tuple[str, ...]:
+    """Return the short lines that a reply in a language, e.g. `en-US`, may begin with; none if we know none."""
+    return _OPENERS.get(language.partition("-")[0], ())
+
 
 def fixed_lines(language: str) -> FixedLines:
     """Return the lines of a language, e.g. `en-US`."""
@@ -39,7 +154,7 @@ def fixed_lines(language: str) -> FixedLines:
 
 
 def cacheable_lines(config: AgentConfig) -> tuple[str, ...]:
-    """Every line of an agent that is rendered ahead of calls, the greeting first."""
+    """Every line of an agent that is rendered ahead of calls, the greeting first, what replies open with last."""
     lines = fixed_lines(config.language)
     said = (
         config.greeting,
@@ -48,5 +163,6 @@ def cacheable_lines(config: AgentConfig) -> tuple[str, ...]:
         lines.max_length_goodbye,
         lines.closing,
         *config.patience.stall_lines,
+        *openers(config.language),
     )
     return tuple(dict.fromkeys(said))

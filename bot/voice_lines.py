@@ -22,6 +22,8 @@ from processors.frames import SpeechAnchorFrame
 RENDER_LIMIT_S = 15.0
 """Longest time to render one line."""
 MAX_RENDERINGS = 4
+MAX_FAILURES_IN_A_ROW = 3
+"""A voice that fails so often is down: the other lines are not tried, each of which would take its time to fail."""
 _NS_PER_S = 1_000_000_000
 
 
@@ -77,21 +79,29 @@ async def cached_line(cache: AudioCache, agent: Agent, text: str, rate_hz: int) 
     return await cache.get(speech_key(agent, text, rate_hz))
 
 
+def line_in_memory(cache: AudioCache, agent: Agent, text: str, rate_hz: int) -> CachedSpeech | None:
+    """Return a line if it is in memory; never waits."""
+    return cache.get_now(speech_key(agent, text, rate_hz))
+
+
 async def warm(agent: Agent, services: ServiceContext, cache: AudioCache) -> int:
     """Render every line of an agent that the cache does not have.
 
     Returns:
         How many lines could not be rendered.
     """
-    failed = 0
+    failed = failed_in_a_row = 0
     for text in cacheable_lines(agent.config):
         key = speech_key(agent, text, services.audio_out_hz)
         if await cache.get(key) is not None:
             continue
-        speech = await render(agent, text, services)
+        is_tried = failed_in_a_row < MAX_FAILURES_IN_A_ROW
+        speech = await render(agent, text, services) if is_tried else None
         if speech is None:
             failed += 1
+            failed_in_a_row += 1
         else:
+            failed_in_a_row = 0
             await cache.put(key, speech)
     return failed
 
@@ -124,6 +134,8 @@ class LineRenderer:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _render(self, key: SpeechKey, agent: Agent, text: str, services: ServiceContext) -> None:
+        if await self._cache.get(key) is not None:  # who asks may have looked in memory only
+            return
         speech = await render(agent, text, services)
         if speech is not None:
             await self._cache.put(key, speech)

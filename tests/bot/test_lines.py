@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import pytest
+
 from bot.agent import read_agent
-from bot.lines import cacheable_lines, fixed_lines
+from bot.lines import MAX_OPENERS, cacheable_lines, fixed_lines, openers
 
 RECEPTION = Path("flows/reception")
 
@@ -23,3 +25,27 @@ def test_the_greeting_is_rendered_first_and_nothing_twice() -> None:
     assert lines[0] == config.greeting
     assert len(set(lines)) == len(lines)
     assert set(config.patience.stall_lines) <= set(lines)
+
+
+@pytest.mark.parametrize("language", ["en-US", "de", "es-MX", "fr", "it", "nl-BE", "pt-BR"])
+def test_openers_are_few_short_whole_sentences(language: str) -> None:
+    lines = openers(language)
+    assert 8 <= len(lines) <= MAX_OPENERS
+    assert len(set(lines)) == len(lines)
+    for line in lines:
+        assert line.strip() == line
+        assert line.endswith(".")
+        assert line[0].isupper()
+        assert len(line.split()) <= 6
+
+
+def test_a_language_we_do_not_know_has_no_openers() -> None:
+    assert openers("fi-FI") == ()
+
+
+def test_the_openers_of_an_agents_language_are_rendered_last() -> None:
+    config = read_agent(RECEPTION).config
+    known = openers(config.language)
+    assert cacheable_lines(config)[-len(known) :] == known
+    german = config.model_copy(update={"language": "de-DE"})
+    assert cacheable_lines(german)[-len(openers("de")) :] == openers("de")

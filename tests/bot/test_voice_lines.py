@@ -11,8 +11,8 @@ from bot.lines import cacheable_lines
 from bot.services import ServiceContext
 from bot.settings import Settings
 from bot.vendor_clients import VendorClients
-from bot.voice_lines import LineRenderer, cached_line, render, speech_key, warm
-from processors.audio_cache import AudioCache
+from bot.voice_lines import LineRenderer, cached_line, line_in_memory, render, speech_key, warm
+from processors.audio_cache import AudioCache, CachedSpeech
 from sims.elevenlabs import ElevenLabsSim
 from sims.faults import FaultKind, FaultSpec
 from sims.profiles import PROFILES
@@ -27,6 +27,7 @@ class Studio:
 
     def __init__(self, sim: ElevenLabsSim, clients: VendorClients, folder: Path) -> None:
         self.sim = sim
+        self.folder = folder
         self.agent: Agent = read_agent(Path("flows/reception"))
         self.cache = AudioCache(folder)
         self.services = ServiceContext(
@@ -83,6 +84,19 @@ async def test_warming_renders_what_is_missing_and_only_that(studio: Studio) -> 
     assert studio.sim.stats == said
 
 
+async def test_warming_gives_up_on_a_voice_that_is_down(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voice_lines, "RENDER_LIMIT_S", 1.0)
+    monkeypatch.setattr(voice_lines, "MAX_FAILURES_IN_A_ROW", 1)
+    studio.sim.faults.arm(FaultSpec(kind=FaultKind.HANG_BEFORE_FIRST_BYTE))
+    lines = cacheable_lines(studio.agent.config)
+    in_memory = lines[-1]
+    await studio.cache.put(speech_key(studio.agent, in_memory, RATE), CachedSpeech(b"\0\0", RATE))
+    assert await warm(studio.agent, studio.services, studio.cache) == len(lines) - 1
+    assert len(studio.sim.spoken_log) == 1
+
+
 async def test_a_line_asked_for_twice_is_rendered_once(studio: Studio) -> None:
     renderer = LineRenderer(studio.cache)
     for _ in range(3):
@@ -92,6 +106,26 @@ async def test_a_line_asked_for_twice_is_rendered_once(studio: Studio) -> None:
             await asyncio.sleep(0.02)
     await renderer.close()
     assert sum(spoken.text == "One moment." for spoken in studio.sim.spoken_log) == 1
+
+
+async def test_a_line_that_only_the_disk_has_is_brought_to_memory_and_not_rendered_again(
+    studio: Studio,
+) -> None:
+    speech = await render(studio.agent, "Sure.", studio.services)
+    assert speech is not None
+    await studio.cache.put(speech_key(studio.agent, "Sure.", RATE), speech)
+    said = studio.sim.stats.copy()
+    restarted = AudioCache(studio.folder)
+    assert line_in_memory(restarted, studio.agent, "Sure.", RATE) is None
+    renderer = LineRenderer(restarted)
+    renderer.ask(studio.agent, "Sure.", studio.services)
+    async with asyncio.timeout(10.0):
+        while line_in_memory(restarted, studio.agent, "Sure.", RATE) is None:  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.02)
+    await renderer.close()
+    restarted.close()
+    assert line_in_memory(restarted, studio.agent, "Sure.", RATE) == speech
+    assert studio.sim.stats == said
 
 
 def test_the_key_tells_voices_rates_and_options_apart() -> None:
