@@ -87,9 +87,10 @@ class EchoMouth:
             self._register(*place)
         start, self._position = self._position, self._position + FRAME_SAMPLES
         frame = self._tail.frame(self._delay).translate(self._table)
-        early, late = max(self.begins_at - start, 0), max(self._position - self.ends_at, 0)
-        if early or late:
-            frame = SILENCE * early + frame[early : FRAME_SAMPLES - late] + SILENCE * late
+        first = min(max(self.begins_at - start, 0), FRAME_SAMPLES)
+        last = max(min(self.ends_at - start, FRAME_SAMPLES), first)
+        if last - first < FRAME_SAMPLES:
+            frame = SILENCE * first + frame[first:last] + SILENCE * (FRAME_SAMPLES - last)
         sound = audible_range(frame)
         if sound:
             first = self.audible[0] if self.audible else start + sound[0]

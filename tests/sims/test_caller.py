@@ -323,6 +323,7 @@ async def test_the_agents_own_sound_comes_back_and_its_words_are_known() -> None
     # It begins 0.25 s into the phrase and ends 1.25 s into it.
     assert over.text == "tuesday at ten or"
     tracker = sim._spoken_index.tracker(Encoding.MULAW)
+    assert {len(frame) for frame in line.media[0].frames} == {160}
     understood = [word.text for frame in line.media[0].frames for word in tracker.feed(frame)]
     assert understood == ["tuesday", "at", "ten", "or"]
 

@@ -37,9 +37,10 @@ class Phone:
         mouth: EchoMouth | None = None
         self.played += SILENCE * (-len(self.played) % FRAME_SAMPLES)
         for at in range(0, len(self.played), FRAME_SAMPLES):
-            if mouth is None and at + FRAME_SAMPLES > begins_at:
+            if mouth is None and at + 800 > begins_at:  # ordered a little ahead
                 mouth = EchoMouth(echo, tail, ear, self.index, position=at, begins_at=begins_at)
             frame = mouth.next_frame() if mouth and mouth.is_open else SILENCE * FRAME_SAMPLES
+            assert len(frame) == FRAME_SAMPLES
             self.sent += frame
             self.heard += [word.text for word in tracker.feed(frame)]
             played = self.played[at : at + FRAME_SAMPLES]
