@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from flows.spoken import phone_from_text, say_day, say_hours, say_phone, say_time
+from flows.heard import phone_from_text
+from flows.spoken import say_date, say_hours, say_phone, say_time
+from flows.spoken_forms import home_region
 from integrations.calendar import Calendar, OpeningHours
 from integrations.messages import MessageBook
 
@@ -32,6 +34,13 @@ class Business:
     """Current time, aware, in any zone."""
     request_end: Callable[[], None]
     """Ask for the end of the call once the words already on their way were heard. Returns at once."""
+    language: str = "en-US"
+    """The agent's language tag: what is read back is spoken in it."""
+
+    @property
+    def region(self) -> str:
+        """Country of a phone number that is given without country code; ISO 3166."""
+        return home_region(self.language)
 
     def local_now(self) -> datetime:
         """Current time in the business's zone."""
@@ -39,19 +48,19 @@ class Business:
 
 
 def prompt_facts(business: Business) -> dict[str, str]:
-    """Values for the `{{ … }}` places of a flow's prompts, as plain sentences' parts.
+    """Values for the `{{ … }}` places of a flow's prompts, as plain sentences' parts in the agent's language.
 
     Keys: `hours` ("Monday to Friday eight AM to six PM; …"), `today` ("Saturday, November 21st, 2026"),
     `time` ("nine AM"), `timezone` ("America/Chicago"), `caller_number` (spoken digits, or "withheld").
     Only `hours` and `timezone` are the same in every call: a prompt that is to be cached across calls
     uses the others behind everything else.
     """
-    now = business.local_now()
-    number = phone_from_text(business.caller_number)
+    now, language = business.local_now(), business.language
+    number = phone_from_text(business.caller_number, business.region)
     return {
-        "hours": say_hours(business.hours),
-        "today": f"{say_day(now.date())}, {now.year}",
-        "time": say_time(now),
+        "hours": say_hours(business.hours, language),
+        "today": f"{say_date(now.date(), language)}, {now.year}",
+        "time": say_time(now, language),
         "timezone": business.timezone.key,
-        "caller_number": "withheld" if number is None else say_phone(number),
+        "caller_number": "withheld" if number is None else say_phone(number, language),
     }

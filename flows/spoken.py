@@ -1,215 +1,291 @@
-"""Dates, times and phone numbers between speech and data, both ways, in US English.
+"""Data to speech: dates, times, numbers, money, phone numbers, e-mail addresses and letters, in the agent's language.
 
-Pure functions. What is said here is what is booked: every flow reads dates and numbers back through
-this module, and resolves the caller's "next Tuesday" here rather than in the model.
+Pure functions. What is said here is what is booked: every flow reads details back through this module, and
+`flows/heard.py` understands what it says. Pipecat's `VoiceFormatter` is not used: it rewrites whatever text passes,
+knows English and North American numbers only, and nobody could say which of its words were read back.
+
+Each takes a language tag such as `de-AT`; one that `flows/spoken_forms.py` does not know is spoken to in English.
 """
 
+import functools
 import re
-from datetime import date, datetime, timedelta
+import unicodedata
+from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
 
+import phonenumbers
+from babel import Locale, UnknownLocaleError
+from babel.dates import get_day_names, get_month_names
+from babel.numbers import get_currency_name
+from num2words import num2words
+from phonenumbers import NumberParseException, PhoneNumberFormat
+
+from flows.spoken_forms import (
+    digit_table,
+    digit_word,
+    fold,
+    home_region,
+    number_words,
+    spoken_forms,
+    word_tokens,
+)
 from integrations.calendar import OpeningHours, Span
 
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
-_ONES_TEXT = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-)
-_ONES = _ONES_TEXT.split()
-_TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty"}
-
-_ORDINALS_TEXT = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
-    "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
-)
-_ORDINALS = _ORDINALS_TEXT.split()
-_ORDINAL_VALUES = {
-    **{word: value for value, word in enumerate(_ORDINALS, start=1)},
-    **{f"twenty {word}": 20 + value for value, word in enumerate(_ORDINALS[:9], start=1)},
-    "thirtieth": 30,
-    "thirty first": 31,
-}
-
-_MONTH_NAMES = "|".join(month.lower() for month in MONTHS)
-_WEEKDAY_NAMES = "|".join(day.lower() for day in WEEKDAYS)
-_DAY_NUMBER = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_LARGEST = 10**12
+"""Above it nobody counts: a number is said figure by figure."""
+_GROUP_FIGURES = 4
+"""Most figures of a phone number said in one breath."""
+_SPOKEN_TLDS = frozenset({"com", "org", "net", "info", "biz"})
+_VOWELS = frozenset("aeiouy")
 
 
-def say_number(value: int) -> str:
-    """Spell 0 to 59 in words."""
-    if value < len(_ONES):
-        return _ONES[value]
-    tens, ones = _TENS[value // 10 * 10], value % 10
-    return tens if ones == 0 else f"{tens} {_ONES[ones]}"
+def say_number(value: int, language: str = "en") -> str:
+    """Spell a whole number: "fifty nine", "one hundred five", "einundzwanzig"."""
+    if abs(value) >= _LARGEST:
+        return " ".join(number_words(int(figure), language) for figure in str(abs(value)))
+    return number_words(value, language)
 
 
-def say_time(moment: datetime) -> str:
-    """Speak a local time: "nine AM", "two thirty PM", "nine oh five AM", "noon"."""
-    if (moment.hour, moment.minute) == (12, 0):
-        return "noon"
-    hour = say_number(moment.hour % 12 or 12)
-    half = "AM" if moment.hour < 12 else "PM"
-    if moment.minute == 0:
-        return f"{hour} {half}"
-    minute = f"oh {say_number(moment.minute)}" if moment.minute < 10 else say_number(moment.minute)
-    return f"{hour} {minute} {half}"
+def say_money(amount: Decimal, currency: str, language: str = "en") -> str:
+    """Speak an amount, rounded to hundredths: "forty two dollars and fifty cents".
+
+    Args:
+        amount: In units of the currency.
+        currency: ISO 4217, e.g. `USD`.
+        language: Language tag.
+    """
+    cents = abs(round(amount * 100))
+    whole, rest = divmod(cents, 100)
+    units, hundredths = _money_words(whole, rest, currency, language)
+    parts = [units] * bool(whole or not hundredths) + [hundredths] * bool(hundredths)
+    joined = f" {spoken_forms(language).both} ".join(parts)
+    return f"{_minus(language)} {joined}" if amount < 0 and cents else joined
+
+
+def say_time(moment: datetime, language: str = "en") -> str:
+    """Speak a local time: "nine AM", "two thirty PM", "nine oh five AM", "noon"; "vierzehn Uhr dreißig"."""
+    return spoken_forms(language).clock(moment.hour, moment.minute).plain
 
 
 def say_day(day: date) -> str:
-    """Speak a date: "Tuesday, November 24th"."""
-    return f"{WEEKDAYS[day.weekday()]}, {MONTHS[day.month - 1]} {day.day}{_suffix(day.day)}"
+    """Speak a date in English: "Tuesday, November 24th"."""
+    return say_date(day)
 
 
-def say_phone(e164: str) -> str:
-    """Speak a phone number digit by digit: "eight five oh, six eight seven, two oh eight five"."""
-    digits = re.sub(r"\D", "", e164)
-    if len(digits) == 11 and digits.startswith("1"):
-        digits = digits[1:]
-    groups = [digits[:3], digits[3:6], digits[6:]] if len(digits) == 10 else [digits]
-    return ", ".join(" ".join(_say_digit(digit) for digit in group) for group in groups)
+def say_date(day: date, language: str = "en") -> str:
+    """Speak a date without its year: "Tuesday, November 24th", "mardi vingt-quatre novembre"."""
+    forms = spoken_forms(language)
+    locale = _locale(language)
+    parts = {
+        "E": get_day_names("wide", locale=locale)[day.weekday()],
+        "M": get_month_names("wide", locale=locale)[day.month],
+        "d": forms.day_of_month(day.day),
+    }
+    return "".join(parts.get(part[0], part.replace("'", "")) for part in _date_pattern(language))
 
 
-def say_hours(hours: OpeningHours) -> str:
+def say_datetime(moment: datetime, language: str = "en") -> str:
+    """Speak date and time: "Tuesday, November 24th at nine AM"."""
+    forms = spoken_forms(language)
+    comma = "" if forms.language == "en" else ","
+    return f"{say_date(moment, language)}{comma} {forms.clock(moment.hour, moment.minute).at}"
+
+
+def say_hours(hours: OpeningHours, language: str = "en") -> str:
     """Speak the opening hours, equal neighbours together: "Monday to Friday eight AM to six PM; …"."""
+    forms = spoken_forms(language)
+    names = get_day_names("wide", locale=_locale(language))
     parts: list[str] = []
     first = 0
     for day in range(1, 8):
         if day < 7 and hours.week[day] == hours.week[first]:
             continue
-        days = WEEKDAYS[first] if day - first == 1 else f"{WEEKDAYS[first]} to {WEEKDAYS[day - 1]}"
-        parts.append(f"{days} {_say_spans(hours.week[first])}")
+        pattern = forms.days[1] if day - first == 1 else forms.days[0]
+        parts.append(
+            f"{pattern.format(names[first], names[day - 1])} {_say_spans(hours.week[first], language)}"
+        )
         first = day
     return "; ".join(parts)
 
 
-def day_from_words(text: str, today: date) -> date | None:
-    """Resolve a day as callers say it, relative to `today`; None when no day is named.
+def say_phone(e164: str, language: str = "en-US") -> str:
+    """Speak a phone number digit by digit: "eight five oh, six eight seven, two oh eight five".
 
-    Understands ISO dates, "today", "tomorrow", "the day after tomorrow", weekdays ("Tuesday" and "this
-    Tuesday" are the next one, today included; "next Tuesday" is never today), "November 24th",
-    "the third of December", "12/3", "the 24th". A date without a year is the next such date.
+    Grouped as its country groups it, no more than four figures at a time; with its country code when that is not
+    the language's own country.
     """
-    words = re.sub(r"[,.!?]|\bof\b|\bthe\b|-(?=[a-z])", " ", text.lower())
-    words = re.sub(r"\s+", " ", words).strip()
-    return _relative_day(words, today) or _calendar_day(words, today) or _weekday(words, today)
+    forms = spoken_forms(language)
+    groups = _phone_groups(e164, home_region(language))
+    spoken = [" ".join(digit_word(figure, language) for figure in group) for group in groups if group != "+"]
+    return ", ".join([f"{forms.plus} {spoken[0]}", *spoken[1:]] if "+" in groups else spoken)
 
 
-def phone_from_text(text: str) -> str | None:
-    """Normalise a North American number to E.164; None when it is not one.
+def say_email(address: str, language: str = "en") -> str:
+    """Speak an e-mail address: "dana dot w at example dot com".
 
-    Takes digits in any punctuation, with or without the country code.
+    What can be read as a word is; the rest is spelled, and so is what could be taken for a sign or a figure.
     """
-    digits = re.sub(r"[^\d+]", "", text).removeprefix("+")
-    if len(digits) == 11 and digits.startswith("1"):
-        digits = digits[1:]
-    return f"+1{digits}" if re.fullmatch(r"[2-9]\d{2}[2-9]\d{6}", digits) else None
+    signs = spoken_forms(language).signs
+    said: list[str] = []
+    for part in re.findall(r"[^\W\d_]+|\d|[^\w\s]|_", address.lower()):
+        if part in signs:
+            said.append(signs[part])
+        elif part.isdecimal():
+            said.append(number_words(unicodedata.digit(part), language))
+        elif _reads_as_word(part, language):
+            said.append(part)
+        else:
+            said.append(" ".join(part))
+    return " ".join(said)
 
 
-def _say_digit(digit: str) -> str:
-    return "oh" if digit == "0" else _ONES[int(digit)]
+def spell(text: str, language: str = "en") -> str:
+    """Spell letter by letter with the language's alphabet: "D as in Delta, A as in Alpha".
+
+    Figures and signs are said by name; spaces are left out.
+    """
+    return ", ".join(_spell_one(char, language) for char in text if not char.isspace())
 
 
-def _suffix(day: int) -> str:
-    if day in (11, 12, 13):
-        return "th"
-    return {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+@functools.cache
+def reserved_words(language: str) -> frozenset[str]:
+    """Return the words that mean a sign, a figure or a lead-in in front of an e-mail address: never read as a name."""
+    forms = spoken_forms(language)
+    phrases = [*forms.signs.values(), *forms.sign_variants, *forms.repeats, forms.as_in, *forms.lead_ins]
+    words = {token for phrase in phrases for token in word_tokens(phrase)}
+    words |= {token for tokens in digit_table(language) for token in tokens}
+    return frozenset(words | {fold(word, language) for word in words})
 
 
-def _say_spans(spans: tuple[Span, ...]) -> str:
-    if not spans:
-        return "closed"
-    return " and ".join(f"{_say_minute(span.opens_min)} to {_say_minute(span.closes_min)}" for span in spans)
+# Inside
 
 
-def _say_minute(minute: int) -> str:
-    if minute == 24 * 60:
-        return "midnight"
-    return say_time(datetime(2000, 1, 1) + timedelta(minutes=minute))  # noqa: DTZ001 - a time of day
-
-
-def _relative_day(words: str, today: date) -> date | None:
-    if iso := re.search(r"\b(\d{4})-(\d\d)-(\d\d)\b", words):
-        return _date(*(int(part) for part in iso.groups()))
-    if "day after tomorrow" in words:
-        return today + timedelta(days=2)
-    if re.search(r"\btomorrow\b", words):
-        return today + timedelta(days=1)
-    return today if re.search(r"\b(today|tonight|this (morning|afternoon))\b", words) else None
-
-
-def _calendar_day(words: str, today: date) -> date | None:
-    words = _ordinals_to_digits(words)
-    for pattern in (
-        rf"\b(?P<month>{_MONTH_NAMES}) {_DAY_NUMBER}\b",
-        rf"\b{_DAY_NUMBER} (?P<month>{_MONTH_NAMES})\b",
-        rf"\b(?P<number>\d{{1,2}})/{_DAY_NUMBER}\b",
-    ):
-        if match := re.search(pattern, words):
-            named = match.groupdict()
-            month = int(named["number"]) if "number" in named else _month(named["month"])
-            return _next_date(month, int(named["day"]), today)
-    if match := re.search(r"\b(?P<day>\d{1,2})(?:st|nd|rd|th)\b", words):
-        return _next_day_of_month(int(match["day"]), today)
-    return None
-
-
-def _weekday(words: str, today: date) -> date | None:
-    match = re.search(rf"\b(?P<next>next )?(?P<name>{_WEEKDAY_NAMES})\b", words)
-    if match is None:
-        return None
-    ahead = (_weekday_index(match["name"]) - today.weekday()) % 7
-    if match["next"] and ahead == 0:
-        ahead = 7
-    return today + timedelta(days=ahead)
-
-
-def _ordinals_to_digits(words: str) -> str:
-    for word in sorted(_ORDINAL_VALUES, key=len, reverse=True):
-        words = re.sub(rf"\b{word}\b", f"{_ORDINAL_VALUES[word]}th", words)
-    return words
-
-
-def _month(name: str) -> int:
-    return next(index for index, month in enumerate(MONTHS, start=1) if month.lower() == name)
-
-
-def _weekday_index(name: str) -> int:
-    return next(index for index, day in enumerate(WEEKDAYS) if day.lower() == name)
-
-
-def _next_date(month: int, day: int, today: date) -> date | None:
-    for year in range(today.year, today.year + 9):  # nine years reach the next 29 February
-        found = _date(year, month, day)
-        if found is not None and found >= today:
-            return found
-    return None
-
-
-def _next_day_of_month(day: int, today: date) -> date | None:
-    first = today.replace(day=1)
-    for _ in range(12):
-        found = _date(first.year, first.month, day)
-        if found is not None and found >= today:
-            return found
-        first = (first + timedelta(days=32)).replace(day=1)
-    return None
-
-
-def _date(year: int, month: int, day: int) -> date | None:
+def _locale(language: str) -> Locale:
+    tag = language if spoken_forms(language).language == language.partition("-")[0].lower() else "en"
     try:
-        return date(year, month, day)
-    except ValueError:
-        return None
+        return Locale.parse(tag, sep="-")
+    except (UnknownLocaleError, ValueError):  # a country that does not speak it
+        return Locale.parse(spoken_forms(language).language)
+
+
+@functools.cache
+def _date_pattern(language: str) -> tuple[str, ...]:
+    """The locale's full date without its year: fields ("EEEE", "d") and what stands between them."""
+    forms = spoken_forms(language)
+    # One pattern for all of English, so that what is read back does not depend on the country.
+    pattern = _locale("en" if forms.language == "en" else language).date_formats["full"].pattern
+    without_year = re.sub(r"(?:[,\s]|'[^']*')*y+[^EMd]*$", "", pattern)
+    return tuple(re.findall(r"E+|M+|d+\.?|'[^']*'|[^EMd']+", without_year))
+
+
+def _say_spans(spans: tuple[Span, ...], language: str) -> str:
+    forms = spoken_forms(language)
+    if not spans:
+        return forms.closed
+    said: list[str] = []
+    for span in spans:
+        opens = forms.clock(*divmod(span.opens_min, 60))
+        said.append(f"{opens.since} {forms.clock(*divmod(span.closes_min, 60)).until}")
+    return f" {forms.both} ".join(said)
+
+
+def _phone_groups(e164: str, home: str) -> list[str]:
+    """Figures in groups; "+" comes first when the country code is among them."""
+    digits = re.sub(r"\D", "", e164)
+    try:
+        number = phonenumbers.parse(f"+{digits}", None)
+    except NumberParseException:
+        return _in_breaths(digits)
+    is_home = number.country_code == phonenumbers.country_code_for_region(home)
+    layout = PhoneNumberFormat.NATIONAL if is_home else PhoneNumberFormat.INTERNATIONAL
+    groups = re.findall(r"\d+", phonenumbers.format_number(number, layout))
+    if is_home and home == "US":  # a number that no plan knows is not grouped by phonenumbers
+        national = "".join(groups)
+        groups = [national[:3], national[3:6], national[6:]] if len(national) == 10 else groups
+    spoken = [breath for group in groups for breath in _in_breaths(group)]
+    return spoken if is_home else ["+", *spoken]
+
+
+def _in_breaths(figures: str) -> list[str]:
+    """Cut a long group into threes, the last one of two to four."""
+    breaths: list[str] = []
+    while len(figures) > _GROUP_FIGURES:
+        size = 3 if len(figures) != 5 else 2
+        breaths.append(figures[:size])
+        figures = figures[size:]
+    return [*breaths, figures]
+
+
+def _money_words(whole: int, rest: int, currency: str, language: str) -> tuple[str, str]:
+    """Units, and hundredths if there are any that have a name of their own."""
+    forms = spoken_forms(language)
+    if forms.language == "pt":
+        return _portuguese_money(whole, rest, currency, language)
+    try:
+        words: str = num2words(
+            Decimal(whole) + Decimal(rest) / 100,
+            lang=forms.language,
+            to="currency",
+            currency=currency,
+            separator="|",
+        )
+    except NotImplementedError:  # a currency that num2words cannot decline in this language
+        return _decimal_money(whole, rest, currency, language), ""
+    units, _, hundredths = words.partition("|")
+    if forms.language == "en":
+        units = units.replace("-", " ").replace(",", "").replace(" and ", " ").removesuffix(" sterling")
+        hundredths = hundredths.replace("-", " ")
+    return units.strip(), hundredths.strip() if rest else ""
+
+
+def _decimal_money(whole: int, rest: int, currency: str, language: str) -> str:
+    decimals = [number_words(int(figure), language) for figure in f"{rest:02}"] if rest else []
+    point = [spoken_forms(language).decimal] if rest else []
+    name = get_currency_name(currency, 2 if rest else whole, locale=_locale(language))
+    return " ".join([number_words(whole, language), *point, *decimals, name])
+
+
+def _portuguese_money(whole: int, rest: int, currency: str, language: str) -> tuple[str, str]:
+    """num2words has one country's hundredths for all, and no gender."""
+    names = {
+        "USD": ("dólar", "dólares", "centavo"),
+        "BRL": ("real", "reais", "centavo"),
+        "EUR": ("euro", "euros", "centavo" if home_region(language) == "BR" else "cêntimo"),
+    }.get(currency)
+    if names is None:
+        return _decimal_money(whole, rest, currency, language), ""
+    one, many, hundredth = names
+    units = f"{number_words(whole, language)} {one if whole == 1 else many}"
+    return units, f"{number_words(rest, language)} {hundredth}{'s' if rest > 1 else ''}" if rest else ""
+
+
+def _minus(language: str) -> str:
+    return number_words(-1, language).rpartition(" ")[0]
+
+
+def _reads_as_word(part: str, language: str) -> bool:
+    if part in _SPOKEN_TLDS:
+        return True
+    if len(part) == 1:
+        return True  # a letter is its own name
+    if len(part) < 3 or not part.isascii() or part in reserved_words(language):
+        return False
+    return all(len(run) <= 3 for run in _sound_runs(part)) and not _VOWELS.isdisjoint(part)
+
+
+def _sound_runs(part: str) -> Iterator[str]:
+    """Runs of vowels and runs of consonants."""
+    yield from re.findall(r"[aeiouy]+|[^aeiouy]+", part)
+
+
+def _spell_one(char: str, language: str) -> str:
+    forms = spoken_forms(language)
+    bare = fold(char.lower(), language)[:1]
+    word = forms.alphabet.get(char.lower()) or forms.alphabet.get(bare)
+    if word is not None:
+        is_letters_own = fold(word[0].lower(), language)[:1] == bare  # else the word is its name: "Eszett"
+        return f"{char.upper()} {forms.as_in} {word}" if is_letters_own else word
+    if char.isdecimal():
+        return number_words(unicodedata.digit(char), language)
+    return forms.signs.get(char, char)

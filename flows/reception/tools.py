@@ -17,7 +17,8 @@ from pipecat.flows import NO_RESPONSE, TRANSITION_IN_YAML, FlowManager
 from pipecat.flows.types import flows_tool_options
 
 from flows.business import Business
-from flows.spoken import day_from_words, phone_from_text, say_day, say_phone, say_time
+from flows.heard import day_from_words, phone_from_text
+from flows.spoken import say_datetime, say_day, say_phone, say_time
 from integrations.calendar import (
     BookingRequest,
     CalendarUnavailableError,
@@ -282,7 +283,7 @@ def _caller(business: Business, name: str, phone: str) -> tuple[tuple[str, str] 
     if not re.search(r"[^\W\d_]{2}", tidy):
         return None, "May I have your name, please?"
     same = re.fullmatch(r"(the )?same( number)?", phone.strip().lower()) is not None
-    number = phone_from_text(business.caller_number if same else phone)
+    number = phone_from_text(business.caller_number if same else phone, business.region, business.language)
     if number is None:
         return None, "Could you give me the phone number again, with the area code?"
     return (tidy, number), ""
@@ -328,7 +329,7 @@ def _slot_id(slot: Slot) -> str:
 
 
 def _say_slot(slot: Slot) -> str:
-    return f"{say_day(slot.start.date())} at {say_time(slot.start)}"
+    return say_datetime(slot.start)
 
 
 def _say_visit(slot: Slot) -> str:
