@@ -4,6 +4,7 @@ Pure: each is a function of its length and a random generator, and gives samples
 them (300 to 3400 Hz). The loudest 10 ms of each lie between -30 and -15 dBFS.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -14,6 +15,7 @@ from sims.scenario import NoiseKind
 
 Samples = npt.NDArray[np.float64]
 
+FRAME_S = FRAME_SAMPLES / RATE_HZ
 _FULL_SCALE = 32768.0
 _ROOM_RMS = 8.0
 """The room behind a sound: -72 dBFS."""
@@ -40,7 +42,8 @@ def render(kind: NoiseKind, count: int, rng: np.random.Generator) -> Samples:
 
 def loop_samples(kind: NoiseKind) -> int | None:
     """Return the samples after which a sound is the same again, whole frames; None when it never is."""
-    return _LOOPS.get(kind)
+    length_s = _LOOPS_S.get(kind)
+    return None if length_s is None else round(length_s / FRAME_S) * FRAME_SAMPLES
 
 
 def _cough(count: int, rng: np.random.Generator) -> Samples:
@@ -93,11 +96,14 @@ def _door(count: int, rng: np.random.Generator) -> Samples:
 
 
 def _music(count: int, _rng: np.random.Generator) -> Samples:
-    """Plucked chords."""
-    note = int(_NOTE_S * RATE_HZ)
-    time_s = np.arange(note) / RATE_HZ
-    bars = np.concatenate([_chord(chord, time_s) for chord in _TUNE])
-    return np.resize(bars, count)
+    return np.resize(_bars(), count)
+
+
+@functools.cache
+def _bars() -> Samples:
+    """Return the tune, plucked."""
+    time_s = np.arange(int(_NOTE_S * RATE_HZ)) / RATE_HZ
+    return np.concatenate([_chord(chord, time_s) for chord in _TUNE])
 
 
 def _chord(chord: tuple[float, ...], time_s: Samples) -> Samples:
@@ -163,8 +169,9 @@ _SHAPES: Mapping[NoiseKind, Callable[[int, np.random.Generator], Samples]] = {
     NoiseKind.FAX_ANSWER: _fax_answer,
 }
 
-_LOOPS = {
-    NoiseKind.MUSIC: int(len(_TUNE) * _NOTE_S * RATE_HZ) // FRAME_SAMPLES * FRAME_SAMPLES,
-    NoiseKind.FAX: int((_CNG_ON_S + _CNG_OFF_S) * RATE_HZ) // FRAME_SAMPLES * FRAME_SAMPLES,
-    NoiseKind.FAX_ANSWER: int((_CED_ON_S + _CED_OFF_S) * RATE_HZ) // FRAME_SAMPLES * FRAME_SAMPLES,
+_LOOPS_S = {
+    NoiseKind.HUM: 4.0,
+    NoiseKind.MUSIC: len(_TUNE) * _NOTE_S,
+    NoiseKind.FAX: _CNG_ON_S + _CNG_OFF_S,
+    NoiseKind.FAX_ANSWER: _CED_ON_S + _CED_OFF_S,
 }

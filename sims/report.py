@@ -372,7 +372,7 @@ def find_over(number: int, record: CallRecord, phrases: Sequence[Span]) -> Over:
     sound = record.utterances[number]
     kind = sound.name or sound.kind.value
     over_agent = _phrase_at(phrases, sound.start) is not None
-    over = Over(kind, sound.text, _s(sound.start), _s(sound.end), over_agent)
+    over = Over(kind, sound.text, _s(sound.start), _s(min(sound.end, record.ended_at)), over_agent)
     until = sound.end + REACTION_SAMPLES
     if number + 1 < len(record.utterances):
         until = min(until, record.utterances[number + 1].start)

@@ -29,6 +29,10 @@ from pydantic import (
 SCENARIO_DIR = Path(__file__).parent / "scenarios"
 
 
+LONGEST_BURST_MS = 5000.0
+"""Of a noise that does not go on and on."""
+
+
 class ScenarioError(Exception):
     """A scenario file that cannot be used; the message names file, line and rule, one fault per line."""
 
@@ -137,6 +141,9 @@ class NoiseKind(enum.Enum):
     """A fax machine that was called."""
 
 
+_LASTING = frozenset({NoiseKind.HUM, NoiseKind.MUSIC, NoiseKind.FAX, NoiseKind.FAX_ANSWER})
+
+
 class Since(enum.Enum):
     """What `after_ms` counts from."""
 
@@ -192,6 +199,12 @@ class Noise(_Part):
 
     kind: NoiseKind
     ms: float = Field(default=300.0, gt=0.0, le=600_000.0)
+
+    @model_validator(mode="after")
+    def _is_no_longer_than_it_can_be(self) -> "Noise":
+        if self.ms > LONGEST_BURST_MS and self.kind not in _LASTING:
+            raise ValueError(f"a {self.kind.value} takes at most {LONGEST_BURST_MS:g} ms, not {self.ms:g}")
+        return self
 
 
 class Echo(_Part):

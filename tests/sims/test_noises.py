@@ -91,3 +91,10 @@ def test_music_goes_round_in_whole_frames_and_never_stops() -> None:
     assert np.array_equal(samples[:length], samples[length:])
     assert min(windows(samples, 4000)) > -30
     assert loop_samples(NoiseKind.COUGH) is None
+
+
+def test_a_hum_goes_round_without_a_click() -> None:
+    length = loop_samples(NoiseKind.HUM)
+    assert length
+    hum = make(NoiseKind.HUM, length / 8000)
+    assert abs(hum[0] - hum[-1]) < 4 * float(np.std(np.diff(hum)))

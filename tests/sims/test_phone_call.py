@@ -5,14 +5,20 @@ import asyncio
 import aiohttp
 import pytest
 
+from sims.caller import Network
 from sims.carrier import CallPlan
 from sims.profiles import PROFILES
+from sims.report import CallReport
+from sims.scenario import Scenario
 from sims.twiml import Document
 from tests.sims.answering import (
     CALLER_LEAVES,
     HEARS,
     LEAVES,
+    Agent,
     Answering,
+    Media,
+    agent_sound,
     eventually,
     make_sim,
     run_call,
@@ -114,3 +120,38 @@ async def test_a_call_that_lasts_too_long_is_ended_by_the_carrier() -> None:
     )
     assert report.ended_by == "carrier"
     assert "the call lasted longer than 0.5 s" in report.reasons
+
+
+async def test_a_lossy_line_is_the_scenarios_own_unless_another_is_ordered() -> None:
+    script = scenario({"wait_s": 0.4}, LEAVES, ended_by="caller", network={"loss": 1.0})
+    frames: list[int] = []
+    for network in (None, Network(loss=0.001)):
+        async with make_sim() as sim, Answering(speak_and_listen) as line:
+            line.documents["/voice"] = line.stream()
+            await sim.place_call(script, voice_url=f"{line.base_url}/voice", network=network)
+        frames.append(len(line.media[0].frames))
+    assert frames[0] == 0
+    assert frames[1] > 5
+
+
+async def test_an_agent_may_end_a_call_with_music_on_the_line() -> None:
+    async def agent(media: Media) -> None:
+        await media.play(agent_sound(0.2))
+        await media.hear(0.5)
+
+    music = {"noise": {"kind": "music", "ms": 30_000}}
+    allowed, refused = await asyncio.gather(
+        *(_play(agent, scenario(music, ended_by="agent", **options)) for options in ({"may_end_from": 1}, {}))
+    )
+    assert allowed.outcome == "ok", allowed.reasons
+    assert refused.reasons == ("the call ended at step 1 (noise)",)
+    assert allowed.measures
+    (over,) = allowed.measures.overs
+    assert over.kind == "music"
+    assert over.end_s == allowed.measures.duration_s  # it was to go on
+
+
+async def _play(agent: Agent, script: Scenario) -> CallReport:
+    async with make_sim() as sim, Answering(agent) as line:
+        line.documents["/voice"] = line.stream()
+        return await sim.place_call(script, voice_url=f"{line.base_url}/voice")

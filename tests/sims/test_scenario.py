@@ -112,6 +112,7 @@ def test_pauses_and_sounds_over_the_agent_are_read(tmp_path: Path) -> None:
         ("over: {after_ms: 1, say: a, once_heard: b, from: last}", 3, "two beginnings"),
         ("over: {say: a}", 3, "after_ms: Field required"),
         ("noise: {kind: sneeze}", 3, "'door'"),
+        ("noise: {kind: door, ms: 5001}", 3, "a door takes at most 5000 ms"),
     ],
 )
 def test_each_fault_is_told_once_with_its_line(step: str, line: int, rule: str, tmp_path: Path) -> None:
