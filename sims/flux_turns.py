@@ -53,9 +53,10 @@ _PATIENCE_S = {
 _NUMBER = re.compile(
     r"\d+|zero|oh|one|two|three|four|five|six|seven|eight|nine|ten|double|triple", re.IGNORECASE
 )
+_FILLER = re.compile(r"um+|uh+|er+m?|hm+|and|or|but|because", re.IGNORECASE)
+"""Promises more whatever mark a transcriber puts behind it."""
 _PROMISE = re.compile(
-    r"um+|uh+|er+m?|hm+|like|well|so|and|or|but|because|if|that|the|a|an|my|to|for|on|at|in|with|of|is|i|i'm|it's",
-    re.IGNORECASE,
+    r"like|well|so|if|that|the|a|an|my|to|for|on|at|in|with|of|is|i|i'm|it's", re.IGNORECASE
 )
 
 
@@ -63,10 +64,12 @@ def reading_of(text: str) -> Reading:
     """Judge a text by its end. A number that ends a sentence is whole: whoever wrote the text knew."""
     last = text.rsplit(maxsplit=1)[-1] if text.strip() else ""
     word = last.rstrip(".,?!;:")
-    if last.endswith("...") or last.endswith((",", ";", ":", "-")) or _PROMISE.fullmatch(word):
+    if last.endswith(("...", ",", ";", ":", "-")) or _FILLER.fullmatch(word):
         return Reading.PROMISING
     if last.endswith((".", "?", "!")):
         return Reading.FINISHED
+    if _PROMISE.fullmatch(word):
+        return Reading.PROMISING
     if _NUMBER.fullmatch(word.rpartition("-")[2]):
         return Reading.COUNTING
     return Reading.OPEN

@@ -94,6 +94,7 @@ class Line:
         ("I need a cleaning.", Reading.FINISHED),
         ("Tomorrow?", Reading.FINISHED),
         ("It is 555-1212.", Reading.FINISHED),
+        ("I would like that.", Reading.FINISHED),
         ("next Tuesday", Reading.OPEN),
         ("", Reading.OPEN),
         ("eight five oh", Reading.COUNTING),
