@@ -1,0 +1,277 @@
+"""Is that an interruption? The table of barge-in, without a clock and without I/O.
+
+    CLEAR --sound--> SUSPECT: pause             SUSPECT --noise--> CLEAR: resume
+    SUSPECT --words | sound for too long--> CLEAR: interrupt
+    SUSPECT --stopped--> JUDGING                JUDGING --sound--> SUSPECT
+    SUSPECT --stopped, flushed before--> CLEAR: resume
+    JUDGING --words--> CLEAR: interrupt         JUDGING --flushed | time is up--> CLEAR: resume
+    CLEAR --words--> CLEAR: interrupt           any --agent no longer busy--> CLEAR: let go
+
+"Words" are those that mean something; whoever asks says which do. Once they have come, the rest of that speech
+passes. While the agent is not busy, everything passes.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Suspicion(enum.Enum):
+    """Whether the caller may be interrupting."""
+
+    CLEAR = "clear"
+    SUSPECT = "suspect"
+    JUDGING = "judging"
+
+
+class Action(enum.Enum):
+    """What is to be done, in this order."""
+
+    PAUSE = "pause"
+    """The agent falls silent, or does not start; followed by one of the next three."""
+    RESUME = "resume"
+    """The agent goes on, and what was held is dropped."""
+    INTERRUPT = "interrupt"
+    """What was held goes on to the turn, which interrupts the agent. Also comes without PAUSE."""
+    LET_GO = "let go"
+    """There is nothing left to interrupt: what was held goes on."""
+    HOLD = "hold"
+    """The event's own frame is held."""
+    PASS = "pass"  # noqa: S105 - no password
+    """The event's own frame goes on, behind what was held."""
+    DROP = "drop"
+    """The event's own frame is dropped."""
+
+
+class MeansSomething(Protocol):
+    """Judges words."""
+
+    def __call__(self, text: str, *, is_final: bool, can_be_echo: bool) -> bool:
+        """Say whether words are more than a backchannel or, if that can be, an echo of the agent."""
+        ...
+
+
+@dataclass(frozen=True)
+class BargeInParams:
+    """How long to wait for what."""
+
+    no_words_limit_s: float = 0.7
+    """Sound without any word for this long is an interruption."""
+    vague_words_limit_s: float = 1.5
+    """Sound for this long with no word that means something is one, too."""
+    judge_limit_s: float = 0.35
+    """The recogniser's time to understand a sound that has ended."""
+    pause_limit_s: float = 3.0
+    """The agent is silent for no longer than this, whatever sounds come and go."""
+    echo_limit_s: float = 0.6
+    """The line returns the agent's voice for no longer than this after the agent has paused."""
+    quiet_s: float = 0.2
+    """Quiet after which a sound counts as ended."""
+
+
+class BargeInTable:
+    """The table, one per call. Times are those of the event loop's clock, in seconds."""
+
+    def __init__(self, means_something: MeansSomething, params: BargeInParams | None = None) -> None:
+        """Start CLEAR, with an agent that is not busy.
+
+        Args:
+            means_something: Judges words.
+            params: How long to wait for what.
+        """
+        self.params = params or BargeInParams()
+        self.state = Suspicion.CLEAR
+        self.reason = ""
+        """Why the last PAUSE, RESUME, INTERRUPT or LET_GO was decided."""
+        self._means_something = means_something
+        self._is_busy = False
+        self._paused_s = 0.0
+        self._onset_s = 0.0
+        self._sound_s = 0.0
+        """Length of the longest sound since the pause that has ended."""
+        self._text = ""
+        """The last words, if they do not mean anything so far."""
+        self._text_is_final = False
+        self._is_reconsidered = False
+        self._judge_until_s: float | None = None
+        self._is_flushed = False
+        """The recogniser has told all there was, and no sound has come since."""
+        self._is_interruption = False
+        """The present speech is one: all of it passes."""
+        self._interruption_until_s: float | None = None
+
+    @property
+    def next_due_s(self) -> float | None:
+        """When `due` is to be called next, None if only an event can change anything."""
+        if self.state is Suspicion.JUDGING:
+            return self._judge_until_s
+        if self.state is Suspicion.SUSPECT:
+            limit_s = self._sound_limit_s()
+            return limit_s if self._is_reconsidered or not self._text else min(self._reconsider_s(), limit_s)
+        return None
+
+    # Events without a frame
+
+    def agent_busy(self, busy: bool, now_s: float) -> list[Action]:
+        """The agent is heard or about to be, and may be interrupted; or that is over."""
+        self._is_busy = busy
+        if busy:
+            return []
+        self._is_interruption = False
+        if self.state is Suspicion.CLEAR:
+            return []
+        return [self._clear(Action.LET_GO, "agent done")]
+
+    def onset(self, now_s: float) -> list[Action]:
+        """A sound has begun."""
+        if not self._is_busy:
+            return []
+        self._is_interruption = False
+        return self._sound_began(now_s)
+
+    def noise(self, now_s: float) -> list[Action]:
+        """The sound was no speech."""
+        if self.state is not Suspicion.SUSPECT:
+            return []
+        self._sound_ended(now_s, self.params.quiet_s)
+        if self._judge_until_s is not None and now_s < self._judge_until_s:
+            self.state = Suspicion.JUDGING  # the words of an earlier sound may still come
+            return []
+        return [self._clear(Action.RESUME, "noise")]
+
+    def due(self, now_s: float) -> list[Action]:
+        """Time has passed."""
+        if self.state is Suspicion.SUSPECT:
+            if now_s >= self._reconsider_s():
+                self._is_reconsidered = True
+            if self._meant_something(now_s):
+                return [self._interrupt("words")]
+            if now_s >= self._sound_limit_s():
+                return [self._interrupt("long sound")]
+        elif (
+            self.state is Suspicion.JUDGING
+            and self._judge_until_s is not None
+            and now_s >= self._judge_until_s
+        ):
+            return [self._clear(Action.RESUME, "nothing said")]
+        return []
+
+    # Events with a frame: the last action says what becomes of it
+
+    def started(self, now_s: float) -> list[Action]:
+        """The sound is speech. A sound whose beginning was not told begins now."""
+        if not self._is_busy or self._is_interruption:
+            return [Action.PASS]
+        if self.state is Suspicion.SUSPECT:
+            return [Action.HOLD]
+        return [*self._sound_began(now_s), Action.HOLD]
+
+    def stopped(self, now_s: float, quiet_s: float = 0.0) -> list[Action]:
+        """The speech has ended, `quiet_s` ago."""
+        if self.state is Suspicion.CLEAR:
+            self._interruption_until_s = now_s + self.params.judge_limit_s
+            return [Action.PASS]
+        if self.state is Suspicion.SUSPECT:
+            self._sound_ended(now_s, quiet_s)
+            self.state = Suspicion.JUDGING
+            self._judge_until_s = now_s + self.params.judge_limit_s
+            if self._meant_something(now_s):
+                return [self._interrupt("words"), Action.PASS]
+            if self._is_flushed:
+                return [self._clear(Action.RESUME, "nothing said"), Action.DROP]
+        return [Action.HOLD]
+
+    def words(self, text: str, *, is_final: bool, now_s: float) -> list[Action]:
+        """The recogniser understood something."""
+        if not self._is_busy or self._passes(now_s):
+            return [Action.PASS]
+        if text.strip() and self._means_something(
+            text, is_final=is_final, can_be_echo=self._can_be_echo(now_s)
+        ):
+            return [self._interrupt("words"), Action.PASS]
+        if self.state is Suspicion.CLEAR:
+            return [Action.DROP]
+        if text.strip():
+            self._text, self._text_is_final = text, is_final
+        return [Action.HOLD]
+
+    def flushed(self, now_s: float) -> list[Action]:
+        """The recogniser has said all it understood."""
+        if self.state is Suspicion.JUDGING:
+            return [self._clear(Action.RESUME, "nothing said"), Action.DROP]
+        if self.state is Suspicion.SUSPECT:
+            self._judge_until_s = None
+            self._is_flushed = True
+            return [Action.HOLD]
+        if self._interruption_until_s is not None:
+            self._is_interruption = False
+        return [Action.PASS]
+
+    def paused_or_resumed(self) -> list[Action]:
+        """The sound has paused for a moment, or goes on: what the recogniser told so far was not all."""
+        self._is_flushed = False
+        return self.other()
+
+    def other(self) -> list[Action]:
+        """Something else that belongs to the caller's speech came."""
+        return [Action.PASS if self.state is Suspicion.CLEAR else Action.HOLD]
+
+    # Inside
+
+    def _reconsider_s(self) -> float:
+        """When the sound has surely lasted longer than an echo."""
+        return self._onset_s + self.params.echo_limit_s + self.params.quiet_s
+
+    def _meant_something(self, now_s: float) -> bool:
+        """Judge the last words again: what could be an echo at first is none when the sound goes on."""
+        return bool(self._text) and self._means_something(
+            self._text, is_final=self._text_is_final, can_be_echo=self._can_be_echo(now_s)
+        )
+
+    def _can_be_echo(self, now_s: float) -> bool:
+        sound_s = self._sound_s
+        if self.state is Suspicion.SUSPECT:
+            # It may have ended up to `quiet_s` ago.
+            sound_s = max(sound_s, now_s - self._onset_s - self.params.quiet_s)
+        return sound_s < self.params.echo_limit_s - 1e-6
+
+    def _passes(self, now_s: float) -> bool:
+        if self._interruption_until_s is not None and now_s >= self._interruption_until_s:
+            self._is_interruption = False
+            self._interruption_until_s = None
+        return self._is_interruption
+
+    def _sound_limit_s(self) -> float:
+        limit_s = self.params.vague_words_limit_s if self._text else self.params.no_words_limit_s
+        return min(self._onset_s + limit_s, self._paused_s + self.params.pause_limit_s)
+
+    def _sound_began(self, now_s: float) -> list[Action]:
+        was_clear = self.state is Suspicion.CLEAR
+        if self.state is not Suspicion.SUSPECT:
+            self.state = Suspicion.SUSPECT
+            self._onset_s = now_s
+            self._is_reconsidered = False
+            self._is_flushed = False
+        if not was_clear:
+            return []
+        self._paused_s = now_s
+        self._sound_s = 0.0
+        self._text = ""
+        self._judge_until_s = None
+        self.reason = "sound"
+        return [Action.PAUSE]
+
+    def _sound_ended(self, now_s: float, quiet_s: float) -> None:
+        self._sound_s = max(self._sound_s, now_s - quiet_s - self._onset_s)
+
+    def _interrupt(self, reason: str) -> Action:
+        self._is_interruption = True
+        self._interruption_until_s = self._judge_until_s if self.state is Suspicion.JUDGING else None
+        return self._clear(Action.INTERRUPT, reason)
+
+    def _clear(self, action: Action, reason: str) -> Action:
+        self.state = Suspicion.CLEAR
+        self.reason = reason
+        self._text = ""
+        self._judge_until_s = None
+        return action
