@@ -68,7 +68,10 @@ class ReportedAudio:
 
 
 class FluxRecogniser(DeepgramFluxSTTService):
-    """Flux that pushes a `TranscriptFlushedFrame` behind the words of a sound, and never stays deaf."""
+    """Flux that pushes a `TranscriptFlushedFrame` behind the words of a sound, and never stays deaf.
+
+    It never pushes an `EagerEndOfTurnCancelFrame`: use it with `FluxEndOfTurnStrategy`.
+    """
 
     _CONNECTION_TIMEOUT = 3.0  # of Pipecat's: for `Connected`; its 10 s are a caller's patience
 
@@ -100,6 +103,11 @@ class FluxRecogniser(DeepgramFluxSTTService):
         elif isinstance(frame, VADUserStoppedSpeakingFrame):
             self._reported.ask(frame.stop_secs)
         await super().process_frame(frame, direction)
+
+    async def _cancel_eager_end_of_turn(self) -> None:
+        # Pipecat's sign of it is a system frame that every model and voice takes for an interruption, also when
+        # nothing was thought ahead. Whoever thinks ahead withdraws it when other words come or the caller speaks.
+        self._clear_eager_end_of_turn()
 
     async def _connect_websocket(self) -> None:
         if not self._transport_is_active():

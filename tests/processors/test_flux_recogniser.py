@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipecat.frames.frames import (
+    EagerTranscriptionFrame,
     ErrorFrame,
     Frame,
     InputAudioRawFrame,
@@ -76,7 +77,7 @@ class Recogniser(FluxRecogniser):
     """Keeps what it pushes instead of pushing it, and has no socket."""
 
     def __init__(self) -> None:
-        super().__init__(api_key="key", sample_rate=8000)
+        super().__init__(api_key="key", sample_rate=8000, enable_eager_end_of_turn=True)
         self._sample_rate = 8000
         self.pushed: list[type[Frame]] = []
 
@@ -182,6 +183,13 @@ async def test_a_cough_is_known_to_have_said_nothing() -> None:
     assert kinds.count(TranscriptFlushedFrame) == 1
     assert kinds.index(TranscriptFlushedFrame) > kinds.index(VADUserStoppedSpeakingFrame)
     assert InterimTranscriptionFrame not in kinds
+
+
+async def test_a_turn_that_goes_on_interrupts_nobody() -> None:
+    recogniser = Recogniser()
+    for event in ("EagerEndOfTurn", "TurnResumed", "EagerEndOfTurn"):
+        await recogniser._handle_message({**update("Uh-huh.", 0.5), "event": event})
+    assert recogniser.pushed == [EagerTranscriptionFrame, EagerTranscriptionFrame]
 
 
 @pytest.mark.parametrize(
