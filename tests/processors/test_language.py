@@ -209,6 +209,24 @@ def test_each_language_knows_what_promises_more(tag: str, open_text: str, whole_
     assert not language.ends_open(whole_text)
 
 
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        ("de", "noch nicht"),
+        ("de", "weil ich krank bin"),
+        ("en", "yes I do"),
+        ("en", "I'd rather not"),
+        ("es", "creo que sí"),
+        ("fr", "oui c'est ça"),
+        ("it", "sì ci sono"),
+        ("nl", "dat kan"),
+        ("pt", "acho que é"),
+    ],
+)
+def test_a_short_answer_is_whole_even_without_a_full_stop(tag: str, text: str) -> None:
+    assert not load_language(tag).ends_open(text)
+
+
 # Digits
 
 
