@@ -259,6 +259,8 @@ class Person:
             yield from self._speak(line)
             if answer and answer.interrupt:
                 yield from self._interrupt(answer.interrupt)
+            for over in answer.over if answer else ():
+                yield from self._over(over)
             if answer and answer.last:
                 return
         raise _Failed(f"the conversation was not over after {converse.max_turns} turns")

@@ -320,8 +320,8 @@ def count_faulty_words(
     """Count the words that were skipped or heard twice, within sayings of one rendered text.
 
     Words missing where the caller spoke over them were interrupted, not lost. A text that starts at its first word
-    again is said again on purpose. A word heard again because a pause for the caller's sake had cut it is resumed:
-    one a pause, and only with the `runs` that show the cut.
+    again is said again on purpose, unless a sound that is no turn had made the agent break it off. A word heard again
+    because a pause for the caller's sake had cut it is resumed: one a pause, only with the `runs` that show the cut.
 
     Args:
         words: As heard, in order.
@@ -332,8 +332,9 @@ def count_faulty_words(
     for before, after in pairwise(words):
         is_same = before.phrase == after.phrase
         step = after.index - before.index
-        is_resumed = is_same and step <= 0 and _was_cut(before, after, sounds, runs)
-        if is_same and (after.index > 0 or (is_resumed and step == 0)):
+        cut = _find_cut(before, after, sounds, runs) if is_same and step <= 0 else None
+        if is_same and (after.index > 0 or cut):
+            is_resumed = cut is not None and cut.end <= before.end + GAP_EDGE_SAMPLES
             resumed += is_resumed
             repeated += max(1 - step - is_resumed, 0)
             lost += max(step - 1, 0)
@@ -344,17 +345,21 @@ def count_faulty_words(
     return WordFaults(lost, repeated, resumed)
 
 
-def _was_cut(
+def _find_cut(
     before: PlayedWord, after: PlayedWord, sounds: Sequence[Utterance], runs: Sequence[PlayedRun]
-) -> bool:
-    """Tell whether a sound of the caller's made the agent break off in `before`, to go on in `after`."""
+) -> PlayedRun | None:
+    """Return the run that a sound of the caller's broke off between two words; None when nothing was.
+
+    After a turn of theirs a text that starts anew answers that turn.
+    """
     for cut, taken_up in pairwise(runs):
         if cut.end <= before.start:
             continue
-        is_near = cut.end <= before.end + GAP_EDGE_SAMPLES
-        is_silence = taken_up.start - cut.end > SPAN_HOLE_SAMPLES
-        return is_near and is_silence and taken_up.start <= after.end and _explains(sounds, cut.end)
-    return False
+        silence = taken_up.start - cut.end
+        is_pause = SPAN_HOLE_SAMPLES < silence <= RESUME_LIMIT_SAMPLES and taken_up.start <= after.end
+        reasons = [sound for sound in sounds if after.index > 0 or not sound.is_turn]
+        return cut if is_pause and _explains(reasons, cut.end) else None
+    return None
 
 
 def _explains(sounds: Sequence[Utterance], position: int) -> bool:

@@ -56,6 +56,10 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, dict) else value
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -255,6 +259,8 @@ class Answer(_Part):
     """The conversation is over with it."""
     interrupt: Interrupt | None = None
     """Speak over what the agent says next."""
+    over: Annotated[tuple[Over, ...], BeforeValidator(_listed)] = ()
+    """Make sounds over what the agent says next."""
 
 
 class Converse(_Part):
@@ -350,16 +356,22 @@ class Scenario(_Part):
                 yield from step.say.text
             if step.interrupt:
                 yield from step.interrupt.say
-            if step.over:
-                yield from step.over.say or step.over.backchannel or ()
             if step.converse:
                 yield from _converse_lines(step.converse)
+        for over in self._overs():
+            yield from over.say or over.backchannel or ()
 
     @property
     def longest_echo_ms(self) -> float:
         """Return the longest delay of an echo, 0 without one."""
-        echoes = [step.over.echo.delay_ms for step in self.steps if step.over and step.over.echo]
-        return max(echoes, default=0.0)
+        return max((over.echo.delay_ms for over in self._overs() if over.echo), default=0.0)
+
+    def _overs(self) -> Iterator[Over]:
+        for step in self.steps:
+            if step.over:
+                yield step.over
+            for answer in step.converse.answers if step.converse else ():
+                yield from answer.over
 
 
 def _converse_lines(converse: Converse) -> Iterator[Line]:

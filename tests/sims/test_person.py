@@ -366,3 +366,17 @@ def test_the_call_may_end_well_from_a_step_on() -> None:
     assert not early.person.is_script_done
     allowed = converse({"say": "hi"}, music, replies=[], limit_s=8.0, may_end_from=2)
     assert allowed.person.is_script_done
+
+
+def test_sounds_over_the_reply_to_an_answer() -> None:
+    over = [
+        {"after_ms": 500, "noise": {"kind": "click", "ms": 40}},
+        {"after_ms": 300, "from": "last", "backchannel": "ok"},
+    ]
+    answers = [{"when": "day", "say": "monday", "over": over}, {"when": "twelve", "say": "bye", "last": True}]
+    call = converse(
+        {"say": "hi"}, {"converse": {"answers": answers}}, LEAVES, replies=["what day", LONG], pauses_s=0.4
+    )
+    assert call.lines == ["hi", "monday", "bye"]
+    assert [what for _, _, what in call.sounds] == ["click", "ok"]
+    assert call.person.failures == []

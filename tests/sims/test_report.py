@@ -1,7 +1,10 @@
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sims.agent_words import PlayedRun, PlayedWord
+from sims.agent_words import AgentEar, Phrase, PhraseIndex, PlayedRun, PlayedWord
+from sims.mulaw import SILENCE, audible_range, encode
 from sims.playout import DryRun
 from sims.report import (
     CallRecord,
@@ -16,6 +19,8 @@ from sims.report import (
     join,
     measure,
 )
+from sims.speech import Word
+from tests.sims.answering import voiced
 
 
 def s(seconds: float) -> int:
@@ -310,6 +315,48 @@ def test_an_interruption_at_the_end_of_a_sentence_stops_what_would_have_followed
     assert over(wait, span(1, 2.1), runs=runs).stopped
     went_on = (*runs, run(TEXT, 2.3, 4.0, 0, 6))
     assert not over(wait, span(1, 2.1), span(2.3, 4), runs=went_on).stopped
+
+
+SPOKEN = Phrase(
+    "we open at nine in the morning",
+    encode(voiced(1.4, 3)),
+    tuple(Word(f"w{n}", 0.2 * n, 0.2 * n + 0.2) for n in range(7)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1400, 9000),
+    st.integers(40, 1200),
+    st.integers(800, 8000),
+    st.integers(0, 159),
+    st.integers(0, 2),
+)
+def test_whoever_resumes_at_a_word_neither_loses_nor_repeats(
+    cut: int, reaction: int, pause: int, lead: int, too_far: int
+) -> None:
+    word = cut // 1600 - too_far  # the word that was cut, or one or two before it
+    played = SILENCE * lead + SPOKEN.ulaw[:cut] + SILENCE * pause + SPOKEN.ulaw[max(word, 0) * 1600 :]
+    ear, spans = AgentEar(PhraseIndex(lambda: [SPOKEN])), SpanBuilder()
+    words: list[PlayedWord] = []
+    played += SILENCE * (-len(played) % 160 + 160)
+    for at in range(0, len(played), 160):
+        frame = played[at : at + 160]
+        words += ear.feed(at, frame)
+        if audible := audible_range(frame):
+            spans.add(at + audible[0], at + audible[1] + 1)
+    cough = Utterance("", lead + cut - reaction, lead + cut - reaction + 400, SoundKind.NOISE, "cough")
+    measures = measure(CallRecord(0, len(played), spans.spans, (cough,), words=tuple(words), runs=ear.runs))
+    heard_before = (cut + 800) // 1600
+    again = max(heard_before - max(word, 0), 0)
+    assert (measures.lost_words, measures.repeated_words + measures.resumed_words) == (0, again)
+    (made,) = measures.overs
+    assert (made.lost_words, made.resumed_words, made.stopped) == (0, again, False)
+    assert made.pause_s == pytest.approx(reaction / 8000, abs=0.001)
+    assert made.resumed_s == pytest.approx(pause / 8000, abs=0.001)
+    was_cut = cut % 1600 >= 800 or cut % 1600 <= 480  # else the last word heard was over long before
+    if max(word, 0) > 0:
+        assert measures.resumed_words == (1 if again and was_cut else 0)
 
 
 NUMBER = Utterance("my number is five", s(2.0), s(4.0), pauses=(Span(s(2.5), s(3.2)),))

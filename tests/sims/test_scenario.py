@@ -68,7 +68,8 @@ steps:
   - interrupt: {after_ms: 300, say: {parts: [no, 0.4, wait]}}
   - converse:
       answers:
-        - {when: number, say: [{parts: ["it's", 0.5, "{n}"]}, plain]}
+        - {when: number, say: [{parts: ["it's", 0.5, "{n}"]}, plain], over: {after_ms: 1, echo: {delay_ms: 250}}}
+        - {when: day, say: monday, over: [{after_ms: 1, backchannel: right}, {after_ms: 1, noise: {kind: hum}}]}
   - over: {after_ms: 900, once_heard: tuesday, backchannel: uh-huh}
   - over: {after_ms: 100, from: last, noise: {kind: door}}
   - over: {after_ms: 0, echo: {delay_ms: 240}}
@@ -84,14 +85,15 @@ def test_pauses_and_sounds_over_the_agent_are_read(tmp_path: Path) -> None:
     assert say.text == (PausedLine(parts=("My number is", 0.7, "five five five", 1.0, "oh one four two")),)
     assert text_of(say.text[0]) == "My number is five five five oh one four two"
     assert [text_of(line) for line in scenario.lines()] == [
-        "My number is five five five oh one four two", "no wait", "plain", "uh-huh", "stop", "no wait",
+        "My number is five five five oh one four two", "no wait", "plain", "monday", "right", "uh-huh", "stop",
+        "no wait",
     ]  # fmt: skip
     overs = [step.over for step in scenario.steps if step.over]
     assert [over.since for over in overs] == [Since.ONSET, Since.LAST, Since.ONSET, Since.ONSET]
     assert overs[1].noise
     assert overs[1].noise.kind is NoiseKind.DOOR
     assert overs[2].echo == Echo(delay_ms=240, gain_db=-18, ms=700)
-    assert scenario.longest_echo_ms == 240
+    assert scenario.longest_echo_ms == 250
     assert scenario.network
     assert (scenario.network.loss, scenario.network.jitter_ms) == (0.02, 40)
 
