@@ -16,8 +16,9 @@ Pure functions over sample positions (8 kHz, 0 = call answered). Every figure th
   theirs or over their words. Who spoke over the agent first is not cut off by what it was saying.
 - *over*: a sound made on purpose while the agent was audible. Its *pause* is the sound's onset to the agent's last
   audible sample before a silence that broke a phrase off, no later than 0.5 s after the sound and before the next one;
-  *resumed* is that silence, if the same phrase is heard again within 3 s. Otherwise the agent *stopped*. Pauses that
-  belong to what the agent says break no phrase off. Where its words are unknown every silence above 60 ms counts, and
+  *resumed* is that silence, if the same phrase is heard again within 3 s. Otherwise the agent *stopped*. A sound may
+  make it pause several times: then the longest silence counts, and that the last one was resumed. Pauses that belong
+  to what the agent says break no phrase off. Where its words are unknown every silence above 60 ms counts, and
   whatever is audible again.
 - *resumed word*: the one word that was cut off, or ended less than 60 ms before, when a silence of more than 60 ms
   began that a sound of the caller's explains (as for *over*), if the agent goes on with that very word. It counts as
@@ -165,11 +166,13 @@ class Over:
     end_s: float
     over_agent: bool
     pause_s: float | None = None
-    """None when the agent did not fall silent over it."""
+    """Until it fell silent for the first time; None when it did not."""
     resumed_s: float | None = None
-    """None when it did not take the phrase up again."""
+    """The longest silence; None when it did not take the phrase up again."""
     stopped: bool = False
     """It fell silent and did not take the phrase up again."""
+    pauses: int = 0
+    """How often it fell silent; a long sound may do it more than once."""
     lost_words: int = 0
     """Words of the phrase that were passed over when it was taken up again."""
     resumed_words: int = 0
@@ -381,19 +384,20 @@ def find_over(number: int, record: CallRecord, phrases: Sequence[Span]) -> Over:
     until = sound.end + REACTION_SAMPLES
     if number + 1 < len(record.utterances):
         until = min(until, record.utterances[number + 1].start)
-    pause = _find_pause(sound, until, record) if over_agent else None
-    if pause is None:
+    pauses = list(_find_pauses(sound, until, record)) if over_agent else []
+    if not pauses:
         return over
-    over = replace(over, pause_s=_s(max(pause.silence.start - sound.start, 0)))
-    is_back = pause.silence.end - pause.silence.start <= RESUME_LIMIT_SAMPLES
-    before, after = pause.before, pause.after
-    if not is_back or (before and after and before.phrase != after.phrase):
-        return replace(over, stopped=True)
-    over = replace(over, resumed_s=_s(pause.silence.end - pause.silence.start))
-    if not (before and after):
-        return over
-    step = after.first_word - before.next_word
-    return replace(over, lost_words=max(step, 0), resumed_words=max(-step, 0))
+    steps = [p.after.first_word - p.before.next_word for p in pauses if p.is_resumed and p.before and p.after]
+    is_resumed = all(pause.is_resumed for pause in pauses)
+    return replace(
+        over,
+        pauses=len(pauses),
+        pause_s=_s(max(pauses[0].silence.start - sound.start, 0)),
+        resumed_s=_s(max(p.silence.end - p.silence.start for p in pauses)) if is_resumed else None,
+        stopped=not is_resumed,
+        lost_words=sum(max(step, 0) for step in steps),
+        resumed_words=sum(max(-step, 0) for step in steps),
+    )
 
 
 @dataclass(frozen=True)
@@ -405,16 +409,22 @@ class _Pause:
     after: PlayedRun | None
     """What was played before and after, where it is known."""
 
+    @property
+    def is_resumed(self) -> bool:
+        """Tell whether the phrase was taken up again."""
+        is_other = self.before and self.after and self.before.phrase != self.after.phrase
+        return not is_other and self.silence.end - self.silence.start <= RESUME_LIMIT_SAMPLES
 
-def _find_pause(sound: Utterance, until: int, record: CallRecord) -> _Pause | None:
-    """Return the first silence that is the sound's doing and begins by `until`."""
+
+def _find_pauses(sound: Utterance, until: int, record: CallRecord) -> Iterable[_Pause]:
+    """Yield the silences that are the sound's doing and begin by `until`, up to one that was not resumed."""
     far = record.ended_at + 2 * RESUME_LIMIT_SAMPLES
     never = Span(far, far)
     for span, following in pairwise((*record.agent, never)):
         if following.start <= sound.start:
             continue
         if span.end > until:
-            return None
+            return
         before = next((run for run in reversed(record.runs) if run.start < span.end), None)
         if before and before.end < span.end - GAP_EDGE_SAMPLES:
             before = None
@@ -425,8 +435,10 @@ def _find_pause(sound: Utterance, until: int, record: CallRecord) -> _Pause | No
         after = next((run for run in record.runs if run.end > following.start), None)
         if after and after.start > following.start + GAP_EDGE_SAMPLES:
             after = None
-        return _Pause(Span(span.end, following.start), before, after)
-    return None
+        pause = _Pause(Span(span.end, following.start), before, after)
+        yield pause
+        if not pause.is_resumed:
+            return
 
 
 def _is_silenced(sound: Utterance, span: Span, following: Span) -> bool:

@@ -242,10 +242,22 @@ def test_a_pause_that_is_resumed_has_its_times_and_words() -> None:
     runs = (run(TEXT, 1.0, 2.08, 0, 4), run(TEXT, 2.7, 4.0, 3, 6))
     measured = over(COUGH, span(1, 2.08), span(2.7, 4), runs=runs)
     assert measured == Over(
-        "cough", "", 2.0, 2.3, over_agent=True, pause_s=0.08, resumed_s=0.62, resumed_words=1
+        "cough", "", 2.0, 2.3, over_agent=True, pause_s=0.08, resumed_s=0.62, pauses=1, resumed_words=1
     )
     skipped = over(COUGH, span(1, 2.08), span(2.7, 4), runs=(runs[0], run(TEXT, 2.7, 4.0, 5, 6)))
     assert (skipped.lost_words, skipped.resumed_words) == (1, 0)
+
+
+def test_a_long_sound_may_make_it_pause_more_than_once() -> None:
+    hum = sound("hum", 2.0, 4.0)
+    first, again = run(TEXT, 1.0, 2.1, 0, 2), run(TEXT, 2.4, 2.9, 1, 3)
+    spans = (span(1, 2.1), span(2.4, 2.9), span(3.7, 5))
+    twice = over(hum, *spans, runs=(first, again, run(TEXT, 3.7, 5.0, 4, 6)))
+    assert (twice.pauses, twice.pause_s, twice.resumed_s) == (2, pytest.approx(0.1), pytest.approx(0.8))
+    assert (twice.stopped, twice.lost_words, twice.resumed_words) == (False, 1, 1)
+    given_up = over(hum, *spans, runs=(first, again, run("x y", 3.7, 5.0, 0, 2)))
+    assert (given_up.pauses, given_up.resumed_s, given_up.stopped) == (2, None, True)
+    assert (given_up.lost_words, given_up.resumed_words) == (0, 1)
 
 
 def test_an_agent_that_speaks_on_did_not_pause() -> None:
