@@ -2,8 +2,10 @@
 
 Pure: windows in, edges out; no model, no clock. Time is counted in windows of the caller's audio.
 
-    QUIET --voiced--> STARTING --voiced for min_speech--> SPEAKING --unvoiced--> PAUSING --unvoiced for pause--> QUIET
-    STARTING --unvoiced twice--> QUIET          PAUSING --voiced--> SPEAKING
+    QUIET --sounds--> STARTING --voiced for min_speech--> SPEAKING --unvoiced--> PAUSING --unvoiced for pause--> QUIET
+    STARTING --no sound twice, or no voice for 128 ms--> QUIET          PAUSING --voiced--> SPEAKING
+
+A window "sounds" from a lower probability than it is "voiced": the first is a guess that is soon taken back.
 """
 
 import enum
@@ -11,6 +13,8 @@ from dataclasses import dataclass
 
 WINDOW_S = 0.032
 """Audio per decision; the only window length the Silero model takes, at any rate."""
+_WEAK_WINDOWS = 4
+"""Windows in a row that only sound, none of them voiced, after which a sound is given up as no speech."""
 
 
 class Voice(enum.Enum):
@@ -25,6 +29,10 @@ class Voice(enum.Enum):
 class Edge(enum.Enum):
     """A change worth telling."""
 
+    ONSET = "onset"
+    """A sound that may become speech: told 32 to 64 ms into it, and followed by STARTED or by NOISE."""
+    NOISE = "noise"
+    """The sound that ONSET told of was no speech, or too short for it."""
     STARTED = "started"
     """The caller has spoken for `min_speech_s`."""
     PAUSED = "paused"
@@ -45,7 +53,11 @@ class VoiceActivityParams:
     confidence: float = 0.6
     """Probability from which a window is voiced, 0..1."""
     min_level_db: float = -45.0
-    """Level in dBFS below which a window is never voiced."""
+    """Level in dBFS below which a window is never voiced, nor sounds."""
+    onset_confidence: float = 0.4
+    """Probability from which a window sounds like the beginning of speech, 0..1; at most `confidence` counts."""
+    onset_windows: int = 1
+    """Windows in a row that must sound before ONSET is told."""
 
 
 def windows(duration_s: float) -> int:
@@ -63,8 +75,13 @@ class VoiceActivity:
         self._start_windows = windows(params.min_speech_s)
         self._stop_windows = windows(params.pause_s)
         self._early_windows = min(windows(params.early_pause_s), self._stop_windows)
+        self._onset_confidence = min(params.onset_confidence, params.confidence)
         self._voiced = 0
         self._unvoiced = 0
+        self._sounding = 0
+        self._soundless = 0
+        self._weak = 0
+        """Windows since the last voiced one, while STARTING."""
 
     @property
     def unvoiced_s(self) -> float:
@@ -77,27 +94,54 @@ class VoiceActivity:
 
     def step(self, probability: float, level_db: float) -> list[Edge]:
         """Take one window and return the edges it makes, in order."""
-        voiced = probability >= self.params.confidence and level_db >= self.params.min_level_db
+        is_loud = level_db >= self.params.min_level_db
+        voiced = is_loud and probability >= self.params.confidence
         if self.state in (Voice.QUIET, Voice.STARTING):
-            return self._before_speech(voiced)
+            sounds = is_loud and probability >= self._onset_confidence
+            return self._before_speech(voiced, sounds)
         return self._during_speech(voiced)
 
-    def _before_speech(self, voiced: bool) -> list[Edge]:
+    def _before_speech(self, voiced: bool, sounds: bool) -> list[Edge]:
+        self._count(voiced, sounds)
+        if self.state is Voice.QUIET:
+            if self._sounding < self.params.onset_windows and self._voiced < self._start_windows:
+                return []
+            self.state = Voice.STARTING
+            self._weak = 0
+            return [Edge.ONSET, *self._while_starting(voiced)]
+        return self._while_starting(voiced)
+
+    def _count(self, voiced: bool, sounds: bool) -> None:
         if voiced:
             self._voiced += 1
             self._unvoiced = 0
-            self.state = Voice.STARTING
-            if self._voiced >= self._start_windows:
-                self.state = Voice.SPEAKING
+        else:
+            self._unvoiced += 1
+            # One weak window inside an onset (a plosive's closure) does not start the count again.
+            if self._unvoiced >= 2:
                 self._voiced = 0
-                return [Edge.STARTED]
-            return []
-        self._unvoiced += 1
-        # One weak window inside an onset (a plosive's closure) does not start the count again.
-        if self.state is Voice.STARTING and self._unvoiced >= 2:
-            self.state = Voice.QUIET
-            self._voiced = 0
+        if sounds:
+            self._sounding += 1
+            self._soundless = 0
+        else:
+            self._soundless += 1
+            if self.state is Voice.QUIET:
+                self._sounding = 0
+
+    def _while_starting(self, voiced: bool) -> list[Edge]:
+        if self._voiced >= self._start_windows:
+            self._enter(Voice.SPEAKING)
+            return [Edge.STARTED]
+        self._weak = 0 if voiced else self._weak + 1
+        if self._soundless >= 2 or self._weak >= _WEAK_WINDOWS:
+            self._enter(Voice.QUIET)
+            return [Edge.NOISE]
         return []
+
+    def _enter(self, state: Voice) -> None:
+        self.state = state
+        self._voiced = 0
+        self._sounding = 0
 
     def _during_speech(self, voiced: bool) -> list[Edge]:
         if voiced:
@@ -113,7 +157,6 @@ class VoiceActivity:
         if self._unvoiced == self._early_windows:
             edges.append(Edge.PAUSED)
         if self._unvoiced >= self._stop_windows:
-            self.state = Voice.QUIET
-            self._voiced = 0
+            self._enter(Voice.QUIET)
             edges.append(Edge.STOPPED)
         return edges

@@ -6,7 +6,9 @@ from processors.voice_activity import WINDOW_S, Edge, Voice, VoiceActivity, Voic
 
 VOICED = (0.9, -20.0)
 UNVOICED = (0.1, -20.0)
+WEAK = (0.5, -20.0)
 TOO_SOFT = (0.9, -60.0)
+ANY_SOUND = st.lists(st.sampled_from([VOICED, UNVOICED, WEAK, TOO_SOFT]), max_size=200)
 
 
 def edges(activity: VoiceActivity, *runs: tuple[tuple[float, float], int]) -> list[Edge]:
@@ -19,7 +21,7 @@ def edges(activity: VoiceActivity, *runs: tuple[tuple[float, float], int]) -> li
 
 def test_speech_starts_after_enough_voice_and_stops_after_enough_quiet() -> None:
     activity = VoiceActivity(VoiceActivityParams())
-    assert edges(activity, (VOICED, 5)) == []
+    assert edges(activity, (VOICED, 5)) == [Edge.ONSET]
     assert edges(activity, (VOICED, 1)) == [Edge.STARTED]
     assert edges(activity, (UNVOICED, 4)) == [Edge.PAUSED]
     assert edges(activity, (UNVOICED, 2)) == [Edge.STOPPED]
@@ -28,16 +30,42 @@ def test_speech_starts_after_enough_voice_and_stops_after_enough_quiet() -> None
 
 
 def test_a_click_is_not_speech() -> None:
-    assert (
-        edges(VoiceActivity(VoiceActivityParams()), (VOICED, 3), (UNVOICED, 9), (VOICED, 3), (UNVOICED, 9))
-        == []
+    heard = edges(
+        VoiceActivity(VoiceActivityParams()), (VOICED, 3), (UNVOICED, 9), (VOICED, 3), (UNVOICED, 9)
     )
+    assert heard == [Edge.ONSET, Edge.NOISE, Edge.ONSET, Edge.NOISE]
 
 
 def test_one_weak_window_inside_an_onset_does_not_start_the_count_again() -> None:
     assert edges(VoiceActivity(VoiceActivityParams()), (VOICED, 3), (UNVOICED, 1), (VOICED, 3)) == [
-        Edge.STARTED
+        Edge.ONSET,
+        Edge.STARTED,
     ]
+
+
+def test_an_onset_is_told_in_its_first_window_and_from_a_lower_probability() -> None:
+    activity = VoiceActivity(VoiceActivityParams(confidence=0.6, onset_confidence=0.4))
+    assert edges(activity, ((0.39, -20.0), 5)) == []
+    assert edges(activity, ((0.41, -20.0), 1)) == [Edge.ONSET]
+    assert activity.state is Voice.STARTING
+    assert edges(activity, (VOICED, 6)) == [Edge.STARTED]
+
+
+def test_an_onset_can_be_asked_to_last() -> None:
+    activity = VoiceActivity(VoiceActivityParams(onset_windows=3))
+    assert edges(activity, (VOICED, 2), (UNVOICED, 1), (VOICED, 2)) == []
+    assert edges(activity, (VOICED, 1)) == [Edge.ONSET]
+
+
+def test_a_sound_that_is_never_voiced_is_given_up() -> None:
+    activity = VoiceActivity(VoiceActivityParams())
+    assert edges(activity, (WEAK, 3)) == [Edge.ONSET]
+    assert edges(activity, (WEAK, 1)) == [Edge.NOISE]
+
+
+def test_an_onset_that_asks_for_more_than_speech_does_asks_for_the_same() -> None:
+    activity = VoiceActivity(VoiceActivityParams(confidence=0.5, onset_confidence=0.95))
+    assert edges(activity, (VOICED, 1)) == [Edge.ONSET]
 
 
 def test_going_on_after_a_short_pause_is_told_only_when_the_pause_was() -> None:
@@ -59,15 +87,21 @@ def test_durations_become_the_nearest_windows(duration_s: float, count: int) -> 
     assert windows(duration_s) == count
 
 
-@given(st.lists(st.sampled_from([VOICED, UNVOICED, TOO_SOFT]), max_size=200))
-def test_edges_come_in_order_whatever_is_heard(heard: list[tuple[float, float]]) -> None:
-    activity = VoiceActivity(VoiceActivityParams())
+@given(ANY_SOUND, st.integers(1, 9), st.sampled_from([0.4, 0.6]))
+def test_edges_come_in_order_whatever_is_heard(
+    heard: list[tuple[float, float]], onset_windows: int, onset_confidence: float
+) -> None:
+    activity = VoiceActivity(
+        VoiceActivityParams(onset_windows=onset_windows, onset_confidence=onset_confidence)
+    )
     allowed = {
-        None: {Edge.STARTED},
+        None: {Edge.ONSET},
+        Edge.ONSET: {Edge.NOISE, Edge.STARTED},
+        Edge.NOISE: {Edge.ONSET},
         Edge.STARTED: {Edge.PAUSED, Edge.STOPPED},
         Edge.PAUSED: {Edge.RESUMED, Edge.STOPPED},
         Edge.RESUMED: {Edge.PAUSED, Edge.STOPPED},
-        Edge.STOPPED: {Edge.STARTED},
+        Edge.STOPPED: {Edge.ONSET},
     }
     last: Edge | None = None
     for probability, level_db in heard:
@@ -75,4 +109,18 @@ def test_edges_come_in_order_whatever_is_heard(heard: list[tuple[float, float]])
             assert edge in allowed[last]
             last = edge
         speaking = activity.state in (Voice.SPEAKING, Voice.PAUSING)
-        assert speaking == (last not in (None, Edge.STOPPED))
+        assert speaking == (last in (Edge.STARTED, Edge.PAUSED, Edge.RESUMED))
+        assert (activity.state is Voice.STARTING) == (last is Edge.ONSET)
+
+
+@given(ANY_SOUND, st.integers(1, 9), st.floats(0.0, 1.0))
+def test_what_counts_as_an_onset_changes_nothing_else(
+    heard: list[tuple[float, float]], onset_windows: int, onset_confidence: float
+) -> None:
+    plain = VoiceActivity(VoiceActivityParams())
+    other = VoiceActivity(VoiceActivityParams(onset_windows=onset_windows, onset_confidence=onset_confidence))
+    guesses = (Edge.ONSET, Edge.NOISE)
+    for window in heard:
+        expected = [edge for edge in plain.step(*window) if edge not in guesses]
+        assert [edge for edge in other.step(*window) if edge not in guesses] == expected
+        assert plain.unvoiced_s == other.unvoiced_s
