@@ -1,0 +1,618 @@
+import asyncio
+from typing import Self
+
+import pytest
+from pipecat.audio.dtmf.types import KeypadEntry
+from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    EagerEndOfTurnCancelFrame,
+    EagerTranscriptionFrame,
+    Frame,
+    FunctionCallInProgressFrame,
+    FunctionCallResultFrame,
+    InputDTMFFrame,
+    InterimTranscriptionFrame,
+    InterruptionFrame,
+    LLMContextUserTurnFrame,
+    ProposedUserStartedSpeakingFrame,
+    ProposedUserStoppedSpeakingFrame,
+    StartFrame,
+    TranscriptionFrame,
+    UserBackchannelFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregator, LLMUserAggregatorParams
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.tests.utils import run_test
+from pipecat.turns.types import ProcessFrameResult
+from pipecat.turns.user_start import TranscriptionUserTurnStartStrategy, VADUserTurnStartStrategy
+from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
+from pipecat.turns.user_turn_strategies import UserTurnStrategies
+from pipecat.workers.runner import WorkerRunner
+
+from processors.barge_in import INTERRUPTION_LIMIT_S, MAX_HELD, REPLY_LIMIT_S, BargeInProcessor
+from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptFlushedFrame
+from processors.keypad import KeypadProcessor
+from processors.language import load_language, normalise
+from tests.fakes.agent_playout import FakeAgentPlayout
+
+UP = FrameDirection.UPSTREAM
+
+
+class Tail(FrameProcessor):
+    """Notes what reaches it, downstream only; in direct mode, so that times are exact."""
+
+    def __init__(self) -> None:
+        super().__init__(enable_direct_mode=True)
+        self.seen: list[tuple[float, Frame]] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if direction is FrameDirection.DOWNSTREAM and not isinstance(frame, StartFrame):
+            self.seen.append((asyncio.get_running_loop().time(), frame))
+        await self.push_frame(frame, direction)
+
+    def kinds(self) -> list[type[Frame]]:
+        return [type(frame) for _, frame in self.seen]
+
+    def texts(self) -> list[str]:
+        return [frame.text for _, frame in self.seen if isinstance(frame, TranscriptionFrame)]
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def barge_in(self, kind: str, reason: str, now_s: float) -> None:
+        self.told.append((kind, reason))
+
+
+class Rig:
+    """A `BargeInProcessor` in a real pipeline; `tail` stands where the aggregator would."""
+
+    def __init__(self, *more: FrameProcessor, enabled: bool = True) -> None:
+        self.playout = FakeAgentPlayout(is_audible=True)
+        self.listener = Listener()
+        self.barge_in = BargeInProcessor(
+            self.playout, load_language("en"), enabled=enabled, listener=self.listener
+        )
+        self.more = more
+        self.tail = Tail()
+
+    async def __aenter__(self) -> Self:
+        self.worker = PipelineWorker(
+            Pipeline([self.barge_in, *self.more, self.tail]),
+            params=PipelineParams(),
+            enable_rtvi=False,
+            enable_turn_tracking=False,
+            idle_timeout_secs=None,
+        )
+        runner = WorkerRunner(handle_sigint=False)
+        await runner.add_workers(self.worker)
+        self._running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0.1)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.worker.cancel()
+        await self._running
+
+    def now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def give(self, *frames: Frame, up: bool = False) -> None:
+        for frame in frames:
+            await self.barge_in.queue_frame(frame, UP if up else FrameDirection.DOWNSTREAM)
+
+    async def sound(self, seconds: float, *words: Frame) -> None:
+        """The caller makes a sound that becomes speech; words come at its end, before it is known to be over."""
+        self.barge_in.onset(self.now_s())
+        await asyncio.sleep(0.2)
+        await self.give(VADUserStartedSpeakingFrame(start_secs=0.2))
+        await asyncio.sleep(seconds - 0.2)
+        await self.give(*words)
+        await asyncio.sleep(0.2)
+        await self.give(VADUserStoppedSpeakingFrame(stop_secs=0.2))
+
+    async def answer(self, *, interrupts: bool) -> None:
+        """The aggregator's part: the turn starts."""
+        await self.give(UserStartedSpeakingFrame(), up=True)
+        if interrupts:
+            await self.give(InterruptionFrame(), up=True)
+            self.playout.drop()
+
+
+def final(text: str) -> TranscriptionFrame:
+    return TranscriptionFrame(text, "caller", "", finalized=True)
+
+
+def interim(text: str) -> InterimTranscriptionFrame:
+    return InterimTranscriptionFrame(text, "caller", "")
+
+
+async def test_a_sound_pauses_the_agent_before_the_call_returns() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        assert rig.playout.is_paused
+        await asyncio.sleep(0.06)
+        rig.barge_in.noise(rig.now_s())
+        assert not rig.playout.is_paused
+        await asyncio.sleep(0.1)
+        assert rig.tail.seen == []
+        assert rig.listener.told == [("pause", "sound"), ("resume", "noise")]
+
+
+async def test_a_backchannel_resumes_and_is_told_as_one() -> None:
+    async with Rig() as rig:
+        await rig.sound(0.4, interim("uh"), interim("uh-huh"))
+        assert rig.playout.is_paused
+        await rig.give(final("Uh-huh."), TranscriptFlushedFrame())
+        assert not rig.playout.is_paused
+        assert rig.tail.kinds() == [UserBackchannelFrame]
+        told = rig.tail.seen[0][1]
+        assert isinstance(told, UserBackchannelFrame)
+        assert (told.text, told.user_id) == ("Uh-huh.", "caller")
+
+
+async def test_a_late_backchannel_is_told_once() -> None:
+    async with Rig() as rig:
+        await rig.sound(0.4, interim("mm-hm"))
+        await asyncio.sleep(0.4)
+        assert rig.playout.kinds() == ["pause", "resume"]
+        await rig.give(final("Mm-hm."))
+        assert rig.tail.kinds() == [UserBackchannelFrame]
+
+
+async def test_a_cough_without_words_resumes_when_the_recogniser_had_its_time() -> None:
+    async with Rig() as rig:
+        await rig.sound(0.4)
+        stopped_s = rig.now_s()
+        await asyncio.sleep(1.0)
+        assert rig.playout.kinds() == ["pause", "resume"]
+        assert rig.playout.log[1][1] - stopped_s == pytest.approx(0.35, abs=0.01)
+        assert rig.tail.seen == []
+
+
+async def test_words_let_everything_through_in_order_and_nothing_is_played_again() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        await asyncio.sleep(0.2)
+        frames = [VADUserStartedSpeakingFrame(), interim("yeah"), interim("yeah no"), final("Yeah, no wait.")]
+        await rig.give(*frames[:2])
+        assert rig.tail.seen == []
+        await rig.give(frames[2])
+        assert [frame for _, frame in rig.tail.seen] == frames[:3]
+        await rig.answer(interrupts=True)
+        await rig.give(frames[3], VADUserStoppedSpeakingFrame())
+        assert [frame for _, frame in rig.tail.seen][:4] == frames
+        await asyncio.sleep(1.0)
+        assert rig.playout.kinds() == ["pause", "drop"]
+        assert rig.listener.told == [("pause", "sound"), ("interrupt", "words")]
+
+
+async def test_the_words_of_an_interruption_cannot_be_dropped_by_it() -> None:
+    async with Rig() as rig:
+        said = final("No wait.")
+        await rig.give(said)
+        assert not said.interruptible
+
+
+async def test_a_long_sound_interrupts() -> None:
+    async with Rig() as rig:
+        began_s = rig.now_s()
+        rig.barge_in.onset(began_s)
+        await asyncio.sleep(0.2)
+        await rig.give(VADUserStartedSpeakingFrame())
+        await asyncio.sleep(0.6)
+        assert rig.tail.kinds() == [VADUserStartedSpeakingFrame]
+        assert rig.tail.seen[0][0] - began_s == pytest.approx(0.7, abs=0.01)
+        await rig.answer(interrupts=True)
+
+
+async def test_an_echo_is_dropped_and_the_caller_s_own_words_are_not() -> None:
+    async with Rig() as rig:
+        rig.playout.words = normalise("We have Tuesday at nine or Wednesday at ten").split()
+        await rig.sound(0.4, final("Tuesday at nine"))
+        await rig.give(TranscriptFlushedFrame())
+        assert rig.playout.kinds() == ["pause", "resume"]
+        await rig.sound(0.9, final("Tuesday at nine"))
+        assert rig.tail.texts() == ["Tuesday at nine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "remaining_s", "answers"),
+    [
+        ("Tuesday at nine. Is that right?", 1.0, True),
+        ("Tuesday at nine. Is that right?", 2.0, False),
+        ("Is that right? Good. Tuesday then.", 1.0, False),
+    ],
+)
+async def test_yes_is_an_answer_only_to_a_question_that_is_nearly_said(
+    text: str, remaining_s: float, answers: bool
+) -> None:
+    async with Rig() as rig:
+        rig.playout.text, rig.playout.remaining_s = text, remaining_s
+        await rig.sound(0.4, final("Yes."))
+        await rig.give(TranscriptFlushedFrame())
+        assert rig.tail.texts() == (["Yes."] if answers else [])
+
+
+async def test_a_model_can_take_the_word_list_s_place_and_may_fail() -> None:
+    class Model:
+        def is_backchannel(self, text: str, *, is_answer_possible: bool, is_final: bool = True) -> bool:
+            if text == "fail":
+                raise RuntimeError("no model")
+            return text == "rhubarb"
+
+    async with Rig() as rig:
+        rig.barge_in._backchannels = Model()
+        await rig.give(final("rhubarb"))
+        assert rig.tail.texts() == []
+        await rig.give(final("fail"))
+        assert rig.tail.texts() == ["fail"]
+
+
+# Who is busy
+
+
+async def test_nothing_is_held_while_the_agent_has_nothing_to_say() -> None:
+    async with Rig() as rig:
+        rig.playout.is_audible = False
+        await rig.sound(0.4, interim("uh-huh"), final("Uh-huh."))
+        assert rig.playout.log == []
+        assert rig.tail.kinds() == [
+            VADUserStartedSpeakingFrame,
+            InterimTranscriptionFrame,
+            TranscriptionFrame,
+            VADUserStoppedSpeakingFrame,
+        ]
+
+
+async def turn_with_words(rig: Rig) -> None:
+    rig.playout.is_audible = False
+    await rig.give(UserStartedSpeakingFrame(), up=True)
+    await rig.give(final("Tuesday please."))
+    await rig.give(UserStoppedSpeakingFrame(), up=True)
+
+
+async def test_after_the_caller_s_turn_the_agent_is_about_to_speak() -> None:
+    async with Rig() as rig:
+        await turn_with_words(rig)
+        rig.barge_in.onset(rig.now_s())
+        assert rig.playout.is_paused  # nothing may start
+        rig.barge_in.noise(rig.now_s())
+        assert not rig.playout.is_paused
+        await rig.sound(0.4, final("and Wednesday"))
+        assert rig.tail.texts() == ["Tuesday please.", "and Wednesday"]
+
+
+@pytest.mark.parametrize("ends", [InterruptionFrame, BotStoppedSpeakingFrame, None])
+async def test_until_it_has_spoken_or_was_interrupted_or_does_not(ends: type[Frame] | None) -> None:
+    async with Rig() as rig:
+        await turn_with_words(rig)
+        if ends is None:
+            await asyncio.sleep(REPLY_LIMIT_S - 0.1)
+            rig.barge_in.onset(rig.now_s())
+            rig.barge_in.noise(rig.now_s())
+            assert rig.playout.kinds() == ["pause", "resume"]
+            await asyncio.sleep(0.2)
+        else:
+            await rig.give(ends(), up=True)
+        rig.playout.log.clear()
+        rig.barge_in.onset(rig.now_s())
+        assert rig.playout.log == []
+
+
+async def test_nobody_answers_a_cough() -> None:
+    async with Rig() as rig:
+        rig.playout.is_audible = False
+        await rig.give(UserStartedSpeakingFrame(), UserStoppedSpeakingFrame(), up=True)
+        rig.barge_in.onset(rig.now_s())
+        assert rig.playout.log == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        LLMContextUserTurnFrame("keys", ""),
+        FunctionCallInProgressFrame("look_up", "id", {}),
+        FunctionCallResultFrame("look_up", "id", {}, {}),
+    ],
+)
+async def test_keys_and_tools_make_it_busy_too(frame: Frame) -> None:
+    async with Rig() as rig:
+        rig.playout.is_audible = False
+        await rig.give(frame, up=True)
+        rig.barge_in.onset(rig.now_s())
+        assert rig.playout.is_paused
+
+
+async def test_in_the_caller_s_turn_nothing_is_held() -> None:
+    async with Rig() as rig:
+        await turn_with_words(rig)
+        await rig.give(UserStartedSpeakingFrame(), up=True)
+        await rig.sound(0.4, final("Uh-huh."))
+        assert rig.playout.log == []
+        assert rig.tail.texts() == ["Tuesday please.", "Uh-huh."]
+
+
+async def test_an_agent_that_finishes_meanwhile_lets_everything_go_on() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        await asyncio.sleep(0.2)
+        await rig.give(VADUserStartedSpeakingFrame(), interim("uh-huh"))
+        rig.playout.is_audible = False
+        await rig.give(BotStoppedSpeakingFrame(), up=True)
+        assert not rig.playout.is_paused
+        assert rig.tail.kinds() == [VADUserStartedSpeakingFrame, InterimTranscriptionFrame]
+        assert rig.listener.told[-1] == ("let go", "agent done")
+
+
+async def test_a_key_passes_at_once_and_its_interruption_lets_everything_go_on() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        await rig.give(VADUserStartedSpeakingFrame(), InputDTMFFrame(KeypadEntry.ONE))
+        assert rig.tail.kinds() == [InputDTMFFrame]
+        await rig.give(InterruptionFrame(), up=True)
+        rig.playout.drop()
+        assert rig.tail.kinds() == [InputDTMFFrame, VADUserStartedSpeakingFrame]
+        assert rig.playout.kinds() == ["pause", "drop"]
+
+
+async def test_right_after_an_interruption_audio_that_is_still_there_does_not_count() -> None:
+    async with Rig() as rig:
+        await rig.give(InterruptionFrame(), up=True)
+        rig.barge_in.onset(rig.now_s())
+        assert rig.playout.log == []
+        await rig.give(BotStartedSpeakingFrame(), up=True)
+        rig.barge_in.onset(rig.now_s())
+        assert rig.playout.is_paused
+
+
+async def test_a_second_interruption_right_after_resuming() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        rig.barge_in.noise(rig.now_s())
+        rig.barge_in.onset(rig.now_s())
+        assert rig.playout.kinds() == ["pause", "resume", "pause"]
+        await rig.give(interim("stop"))
+        await rig.answer(interrupts=True)
+        assert rig.tail.kinds() == [InterimTranscriptionFrame]
+
+
+# Lines that are not to be interrupted
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_a_line_that_may_not_be_interrupted_is_not_and_words_are_kept_for_the_turn(
+    enabled: bool,
+) -> None:
+    async with Rig(enabled=enabled) as rig:
+        rig.playout.is_interruptible = not enabled
+        assert not rig.barge_in.may_interrupt
+        await rig.sound(0.4, final("uh-huh"))
+        await rig.give(TranscriptFlushedFrame())
+        assert rig.tail.kinds() == [UserBackchannelFrame]
+        await rig.sound(0.4, final("Who is this?"))
+        assert rig.tail.texts() == ["Who is this?"]
+        await asyncio.sleep(2 * INTERRUPTION_LIMIT_S)
+        assert rig.playout.log == []
+        assert InterruptionFrame not in rig.tail.kinds()
+        await rig.answer(interrupts=False)
+        await rig.sound(0.4, final("Okay."))  # the caller has the floor
+        assert rig.tail.texts() == ["Who is this?", "Okay."]
+
+
+async def test_in_a_turn_that_is_open_the_interruption_is_made_here_before_the_words() -> None:
+    async with Rig() as rig:
+        await rig.give(UserStartedSpeakingFrame(), up=True)
+        await rig.sound(0.4, final("no wait"))
+        kinds = rig.tail.kinds()
+        assert kinds.index(InterruptionFrame) < kinds.index(VADUserStartedSpeakingFrame)
+        assert kinds.count(InterruptionFrame) == 1
+
+
+async def test_an_interruption_that_nothing_comes_of_is_made_here() -> None:
+    async with Rig() as rig:
+        await rig.give(final("no wait"))
+        said_s = rig.now_s()
+        await asyncio.sleep(1.0)
+        assert rig.tail.kinds() == [TranscriptionFrame, InterruptionFrame]
+        assert rig.tail.seen[1][0] - said_s == pytest.approx(INTERRUPTION_LIMIT_S, abs=0.01)
+
+
+# Bounds and ends
+
+
+async def test_what_is_held_is_bounded_and_interims_go_first() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        await rig.give(
+            VADUserStartedSpeakingFrame(), *(interim("uh") for _ in range(MAX_HELD)), final("uh-huh")
+        )
+        await rig.give(interim("no"))
+        assert len(rig.tail.seen) == MAX_HELD + 1
+        assert rig.tail.kinds()[0] is VADUserStartedSpeakingFrame
+        assert rig.tail.texts() == ["uh-huh"]
+        await rig.answer(interrupts=True)
+
+
+async def test_what_is_held_is_bounded_even_without_interims() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        await rig.give(*(final("uh-huh") for _ in range(2 * MAX_HELD)), interim("no"))
+        assert len(rig.tail.seen) == MAX_HELD + 1
+        await rig.answer(interrupts=True)
+
+
+async def test_a_recogniser_with_turns_of_its_own_is_held_back_too() -> None:
+    async with Rig() as rig:
+        await rig.give(ProposedUserStartedSpeakingFrame(), EagerTranscriptionFrame("uh-huh", "caller", ""))
+        assert rig.playout.is_paused
+        await rig.give(EagerEndOfTurnCancelFrame(), ProposedUserStoppedSpeakingFrame(), interim("no"))
+        assert rig.tail.kinds() == [
+            ProposedUserStartedSpeakingFrame,
+            EagerTranscriptionFrame,
+            EagerEndOfTurnCancelFrame,
+            ProposedUserStoppedSpeakingFrame,
+            InterimTranscriptionFrame,
+        ]
+        await rig.answer(interrupts=True)
+
+
+async def test_an_early_sign_that_all_was_understood_shortens_the_wait() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        await asyncio.sleep(0.2)
+        await rig.give(VADUserStartedSpeakingFrame(), CallerPausedFrame(at_s=0.0), CallerResumedFrame())
+        await rig.give(CallerPausedFrame(at_s=0.0), TranscriptFlushedFrame(), VADUserStoppedSpeakingFrame())
+        assert rig.playout.kinds() == ["pause", "resume"]
+        assert rig.tail.seen == []
+
+
+async def test_a_call_that_ends_in_a_suspicion_ends() -> None:
+    async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
+        await rig.give(VADUserStartedSpeakingFrame())
+
+
+async def test_other_frames_pass_both_ways() -> None:
+    frames = [UserStartedSpeakingFrame(), UserStoppedSpeakingFrame(), BotStartedSpeakingFrame()]
+    down, _ = await run_test(BargeInProcessor(FakeAgentPlayout(), load_language("en")), frames_to_send=frames)
+    _, up = await run_test(
+        BargeInProcessor(FakeAgentPlayout(), load_language("en")),
+        frames_to_send=frames,
+        frames_to_send_direction=UP,
+    )
+    assert (
+        [type(frame) for frame in down] == [type(frame) for frame in up] == [type(frame) for frame in frames]
+    )
+
+
+# With the real keypad and aggregator behind it
+
+
+class StartByVoice(VADUserTurnStartStrategy):
+    def __init__(self, barge_in: BargeInProcessor) -> None:
+        super().__init__()
+        self.barge_in = barge_in
+
+    async def process_frame(self, frame: Frame) -> ProcessFrameResult:
+        self._enable_interruptions = self.barge_in.may_interrupt
+        return await super().process_frame(frame)
+
+
+class StartByWords(TranscriptionUserTurnStartStrategy):
+    def __init__(self, barge_in: BargeInProcessor) -> None:
+        super().__init__()
+        self.barge_in = barge_in
+
+    async def process_frame(self, frame: Frame) -> ProcessFrameResult:
+        self._enable_interruptions = self.barge_in.may_interrupt
+        return await super().process_frame(frame)
+
+
+class DropsOnInterruption(FrameProcessor):
+    """A playout's part, as far behind as a real one."""
+
+    def __init__(self, playout: FakeAgentPlayout) -> None:
+        super().__init__()
+        self.playout = playout
+        self.interruptions = 0
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, InterruptionFrame) and direction is FrameDirection.DOWNSTREAM:
+            self.interruptions += 1
+            if self.playout.is_interruptible:
+                self.playout.drop()
+        await self.push_frame(frame, direction)
+
+
+class CallRig(Rig):
+    """The same with keypad, aggregator and something that falls silent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context = LLMContext()
+        strategies = UserTurnStrategies(
+            start=[StartByVoice(self.barge_in), StartByWords(self.barge_in)],
+            stop=[SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=0.3)],
+        )
+        aggregator = LLMUserAggregator(
+            self.context, params=LLMUserAggregatorParams(user_turn_strategies=strategies)
+        )
+        self.silencer = DropsOnInterruption(self.playout)
+        self.more = (KeypadProcessor(), aggregator, self.silencer)
+
+    def said(self) -> list[object]:
+        return [message.get("content") for message in self.context.messages if isinstance(message, dict)]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [interim("no"), interim("no wait"), final("No wait.")],
+        [final("No wait.")],
+        [interim("uh"), final("Uh,"), final("no wait.")],
+    ],
+)
+async def test_all_words_of_an_interruption_reach_the_context(frames: list[Frame]) -> None:
+    async with CallRig() as rig:
+        await rig.sound(0.4, *frames)
+        assert not rig.playout.is_audible
+        await asyncio.sleep(1.5)
+        assert rig.silencer.interruptions == 1
+        assert rig.said() == [
+            " ".join(frame.text for frame in frames if isinstance(frame, TranscriptionFrame))
+        ]
+        assert rig.playout.kinds() == ["pause", "drop"]
+
+
+async def test_words_that_come_after_the_sound_reach_the_context() -> None:
+    async with CallRig() as rig:
+        await rig.sound(0.4)
+        await rig.give(interim("stop"), final("Stop."), TranscriptFlushedFrame())
+        await asyncio.sleep(1.5)
+        assert rig.silencer.interruptions == 1
+        assert rig.said() == ["Stop."]
+
+
+async def test_a_backchannel_leaves_no_turn() -> None:
+    async with CallRig() as rig:
+        await rig.sound(0.4, interim("okay"), final("Okay."))
+        await rig.give(TranscriptFlushedFrame())
+        await asyncio.sleep(2.0)
+        assert rig.silencer.interruptions == 0
+        assert rig.said() == []
+        assert UserStartedSpeakingFrame not in rig.tail.kinds()
+
+
+async def test_words_over_a_line_that_plays_on_become_a_turn_without_an_interruption() -> None:
+    async with CallRig() as rig:
+        rig.playout.is_interruptible = False
+        await rig.sound(0.4, interim("who"), final("Who is this?"))
+        await asyncio.sleep(2.0)
+        assert rig.silencer.interruptions == 0
+        assert rig.playout.is_audible
+        assert rig.said() == ["Who is this?"]
+
+
+async def test_the_caller_who_goes_on_while_the_agent_thinks_interrupts_it_once() -> None:
+    async with CallRig() as rig:
+        rig.playout.is_audible = False
+        await rig.sound(0.4, final("Tuesday."))
+        await asyncio.sleep(1.0)
+        interruptions = rig.silencer.interruptions
+        await rig.sound(0.5, interim("or"), final("or Wednesday."))
+        await asyncio.sleep(1.5)
+        assert rig.silencer.interruptions == interruptions + 1
+        assert rig.said() == ["Tuesday.", "or Wednesday."]
+        assert not rig.playout.is_paused
