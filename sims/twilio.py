@@ -50,7 +50,8 @@ RING_S = 1.0
 class CallOrder(BaseModel, frozen=True, extra="forbid"):
     """Body of `POST /sim/calls`: an inbound call to be placed."""
 
-    scenario: str = DEFAULT_SCENARIO
+    scenario: str | Scenario = DEFAULT_SCENARIO
+    """Name of one that is known, or all of one as its file would have it, with a name."""
     voice_url: str = ""
     """Empty: the number's own `VoiceUrl`."""
     fallback_url: str | None = None
@@ -564,9 +565,11 @@ class TwilioSim(VendorSim):
         Raises:
             ValueError: If the scenario is unknown or there is nobody to ask.
         """
-        scenario = self.scenarios.get(order.scenario)
-        if scenario is None:
-            raise ValueError(f"unknown scenario {order.scenario!r}; there are: {', '.join(self.scenarios)}")
+        scenario = order.scenario
+        if isinstance(scenario, str):
+            if scenario not in self.scenarios:
+                raise ValueError(f"unknown scenario {scenario!r}; there are: {', '.join(self.scenarios)}")
+            scenario = self.scenarios[scenario]
         number = next((n for n in self.numbers if n.number == order.called), None)
         settings = number.settings if number else {}
         voice_url = order.voice_url or settings.get("voice_url", "")

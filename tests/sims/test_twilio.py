@@ -243,3 +243,41 @@ async def test_the_control_surface_places_a_call_and_waits_for_its_report() -> N
     assert report["greeting_s"] is not None
     assert list(names) == ["leaves"]
     assert line.forms("/voice")[0]["From"] == "+15557654321"
+
+
+async def test_an_order_may_bring_its_own_scenario() -> None:
+    said = {"parts": ["one two,", 0.4, "three"]}
+    script = {
+        "name": "brought along",
+        "caller": "+15557650000",
+        "ended_by": "caller",
+        "network": {"jitter_ms": 20},
+        "steps": [
+            {"over": {"after_ms": 100, "from": "onset", "noise": {"kind": "click", "ms": 60}}},
+            {"say": {**said, "at_once": True}},
+            {"hang_up": True},
+        ],
+    }
+    order: dict[str, object] = {"scenario": script}
+    async with (
+        make_sim() as sim,
+        Answering(speak_and_listen) as line,
+        aiohttp.ClientSession(sim.control_url) as session,
+    ):
+        line.documents["/voice"] = line.stream()
+        order["voice_url"] = f"{line.base_url}/voice"
+        async with session.post("/sim/calls", json=order) as response:
+            sid = (await response.json())["call_sid"]
+        async with session.get(f"/sim/calls/{sid}?wait_s=10") as response:
+            report = await response.json()
+        order["scenario"] = {**script, "steps": [{"say": said, "hang_up": True}]}
+        async with session.post("/sim/calls", json=order) as response:
+            assert response.status == 422
+            assert "exactly one thing" in (await response.json())["error"]
+
+    assert (report["scenario"], report["outcome"]) == ("brought along", "ok")
+    assert [over["kind"] for over in report["overs"]] == ["click"]
+    (turn,) = report["turns"]
+    assert turn["text"] == "one two, three"
+    assert len(turn["inner_pauses_s"]) == 1
+    assert line.forms("/voice")[0]["From"] == "+15557650000"
