@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
+import phonenumbers
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from bot.errors import AgentFilesError
@@ -87,6 +89,13 @@ class Services(_Section, frozen=True):
         return getattr(self, layer.value)
 
 
+class Pauses(_Section, frozen=True):
+    """Pauses while a node of the flow is on; what is left out is as for the whole agent."""
+
+    max_pause_ms: PositiveInt | None = None
+    utterance_end_ms: PositiveInt | None = None
+
+
 class Listening(_Section, frozen=True):
     """How the agent hears."""
 
@@ -100,6 +109,48 @@ class Listening(_Section, frozen=True):
     barge_in: bool = True
     tts_gate_ms: NonNegativeInt = 60
     """A reply starts only when the caller has been quiet for this long."""
+    clear_confidence: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """What the recogniser is so sure of is taken as said."""
+    doubt_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """What it is less sure of is asked again; in between it is read back before anything is done with it."""
+    states: dict[str, Pauses] = {}
+    """Node of the flow to its own pauses: who reads a number out needs longer ones than who says yes."""
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> "Listening":
+        if self.doubt_confidence > self.clear_confidence:
+            raise ValueError(
+                "doubt_confidence must be <= clear_confidence, "
+                f"got {self.doubt_confidence} and {self.clear_confidence}"
+            )
+        for name, pauses in {"": Pauses(), **self.states}.items():
+            pause_ms, end_ms = self.pauses_ms(pauses)
+            if pause_ms > end_ms:
+                where = f"states.{name}: " if name else ""
+                raise ValueError(
+                    f"{where}max_pause_ms must be <= utterance_end_ms, got {pause_ms} and {end_ms}"
+                )
+        return self
+
+    def pauses_ms(self, pauses: Pauses) -> tuple[int, int]:
+        """Return `max_pause_ms` and `utterance_end_ms` as they hold with `pauses`."""
+        return pauses.max_pause_ms or self.max_pause_ms, pauses.utterance_end_ms or self.utterance_end_ms
+
+
+class Announcement(_Section, frozen=True):
+    """Said before the greeting: what the law or the owner wants every caller to hear."""
+
+    say: Line
+    barge_in: bool = False
+    """Whether the caller may stop it."""
+
+
+class Speculation(_Section, frozen=True):
+    """Answering before the caller's turn is known to be over."""
+
+    enabled: bool = True
+    max_waste_usd: NonNegativeFloat = 0.05
+    """What may be paid in one call for answers that were not needed; beyond it none is begun early."""
 
 
 class Patience(_Section, frozen=True):
@@ -142,10 +193,21 @@ class AgentConfig(_Section, frozen=True):
     voices: dict[str, Annotated[str, Field(min_length=1)]]
     """TTS vendor to its voice id."""
     greeting: Line
+    announcement: Announcement | None = None
     listening: Listening = Listening()
+    speculation: Speculation = Speculation()
     patience: Patience = Patience()
     handoff: Handoff = Handoff()
     limits: Limits = Limits()
+
+    @property
+    def phone_digits(self) -> int:
+        """Digits of a whole telephone number where the business is, without country code."""
+        region = "US"
+        if self.numbers:
+            region = phonenumbers.region_code_for_number(phonenumbers.parse(self.numbers[0])) or region
+        example = phonenumbers.example_number(region)
+        return len(phonenumbers.national_significant_number(example)) if example else 10
 
     @property
     def zone(self) -> ZoneInfo:

@@ -34,14 +34,18 @@ from pipecat.processors.frameworks.rtvi.frames import RTVIServerMessageFrame
 from pipecat.workers.runner import WorkerRunner
 
 from bot.agent import Agent
+from bot.flow_events import Branch, FlowEvent, FlowEvents
 from bot.line_recording import LineRecording
 from bot.lines import fixed_lines
 from bot.pipeline import CallGraph, GraphParts, build_graph
 from bot.resources import Resources
 from bot.services import HoldsSocket
 from bot.usage import count_usage
-from bot.voice_lines import speech_key
+from bot.voice_lines import line_in_memory, speech_key
 from flows.business import Business, prompt_facts
+from processors.audio_cache import CachedSpeech
+from processors.caller_silence import Ask, CallerSilenceProcessor, SilenceAction
+from processors.line_sounds import LineSound
 from processors.playout import PlayoutWire, SpokenWord
 from processors.recorder import StereoRecorder
 from processors.turn_record import TurnLedger, TurnRecord
@@ -56,6 +60,8 @@ HANG_UP_LIMIT_S = 1.6
 """With the tail below within the release's limit."""
 RELEASE_LIMIT_S = 2.0
 _CANCEL_LIMIT_S = 1.2
+_CANCEL_ROUNDS = 8
+"""Who cleans up waits for what it cancels, step by step: each round of cancelling frees one step."""
 _CARRIER_TAIL_S = 0.3
 """Played at the carrier is not yet heard at the ear."""
 _KEYS = frozenset(entry.value for entry in KeypadEntry)
@@ -84,6 +90,8 @@ class EndReason(enum.StrEnum):
     AGENT_ENDED = "agent_ended"
     CALLER_HUNG_UP = "caller_hung_up"
     NO_SPEECH = "no_speech"
+    NO_PERSON = "no_person"
+    """A fax, hold music or a recording was on the line."""
     MAX_LENGTH = "max_length"
     STUCK = "stuck"
     LINE_NEVER_CAME = "line_never_came"
@@ -94,6 +102,9 @@ class EndReason(enum.StrEnum):
     def is_good(self) -> bool:
         """Whether a caller would call this a normal end."""
         return self in (EndReason.AGENT_ENDED, EndReason.CALLER_HUNG_UP)
+
+
+_SAID_GOODBYE = (EndReason.AGENT_ENDED, EndReason.NO_SPEECH, EndReason.NO_PERSON, EndReason.MAX_LENGTH)
 
 
 @dataclass
@@ -108,6 +119,8 @@ class CallSetup:
     call_sid: str
     agent: Agent
     flow: Flow
+    events: FlowEvents
+    """What follows, without asking the model, when nobody speaks."""
     channel: Channel
     rate_hz: int
     caller_number: str = ""
@@ -155,7 +168,8 @@ class Call:
         """Set in an eval when the flow is in place and the greeting was heard: what comes earlier would be lost."""
         self.ended = asyncio.Event()
         """Set when everything is released."""
-        self._reprompts = 0
+        self._flow: FlowManager | None = None
+        self._told_no_person = False
         self._wants_end = False
         self._last_sign_s = self.times.began_s
         self.release_s = 0.0
@@ -182,6 +196,8 @@ class Call:
             self.end_reason = reason
             self.times.end_asked_s = self._loop.time()
             self._end_asked.set()
+            if self._graph is not None:
+                self._graph.silence.stop()
 
     async def put_on(self, wire: PlayoutWire) -> None:
         """The caller's line is up: open the playout and greet, at once."""
@@ -193,7 +209,12 @@ class Call:
         self.times.line_s = self._last_sign_s = self._loop.time()
         self.turns.line_up(self.times.line_s)
         self._graph.playout.connect(wire)
-        await self.say(self.setup.agent.config.greeting)
+        if not self.setup.is_typed:
+            self._graph.silence.line_up()
+        config = self.setup.agent.config
+        if config.announcement is not None:
+            await self.say(config.announcement.say, is_interruptible=config.announcement.barge_in)
+        await self.say(config.greeting)
 
     async def hear(self, pcm: bytes) -> None:
         """Take the caller's next audio: s16le mono at the call's rate."""
@@ -210,27 +231,35 @@ class Call:
         if self._graph is not None:
             self._graph.playout.mark_played(name)
 
-    async def say(self, text: str) -> None:
-        """Speak a fixed line: from the cache at once, else by the voice."""
+    async def say(self, text: str, *, is_interruptible: bool = True) -> None:
+        """Speak a fixed line: from the cache at once, else by the voice.
+
+        Args:
+            text: The line.
+            is_interruptible: Whether the caller may stop it; if not, it plays to its end.
+        """
         graph = self._require_graph()
         rate_hz = self.setup.rate_hz
         cached = await self._resources.audio.get(speech_key(self.setup.agent, text, rate_hz))
         if cached is None:
-            await graph.worker.queue_frame(TTSSpeakFrame(text))
+            spoken = TTSSpeakFrame(text)
+            spoken.interruptible = is_interruptible
+            await graph.worker.queue_frame(spoken)
             services = self._resources.services(self.setup.agent, rate_hz)
             self._resources.renderer.ask(self.setup.agent, text, services)
             return
         words = [SpokenWord(word.text, word.start_s) for word in cached.words]
-        graph.playout.speak(cached.pcm, words or [SpokenWord(text, 0.0)])
+        graph.playout.speak(cached.pcm, words or [SpokenWord(text, 0.0)], is_interruptible=is_interruptible)
 
     # The owner
 
     async def run(self) -> None:
         """Live the call from ring to release. Never raises for what happens in the call."""
         with logger.contextualize(call=self.setup.call_sid):
+            # Not in the group below, which would wait for a processor that does not let itself be cancelled.
+            pipeline = asyncio.create_task(self._run_pipeline(), name="pipeline")
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    pipeline = tasks.create_task(self._run_pipeline(), name="pipeline")
                     watch = tasks.create_task(self._watch(), name="watch")
                     await self._end_asked.wait()
                     self._set_state(CallState.ENDING)
@@ -239,6 +268,7 @@ class Call:
                     tasks.create_task(self._hang_up(), name="hang_up")
                     await self._release(pipeline)
             finally:
+                pipeline.cancel()
                 await self._finish()
 
     async def _run_pipeline(self) -> None:
@@ -284,7 +314,7 @@ class Call:
             return
         if self.end_reason is EndReason.CALLER_HUNG_UP:
             return
-        if self.end_reason in (EndReason.AGENT_ENDED, EndReason.NO_SPEECH, EndReason.MAX_LENGTH):
+        if self.end_reason in _SAID_GOODBYE:
             await asyncio.sleep(_CARRIER_TAIL_S)
         try:
             async with asyncio.timeout(HANG_UP_LIMIT_S):
@@ -304,7 +334,9 @@ class Call:
             asking.cancel()
         elif not pipeline.done():
             pipeline.cancel()
-        await asyncio.wait({pipeline}, timeout=RELEASE_LIMIT_S - (self._loop.time() - began_s))
+        await asyncio.wait({pipeline}, timeout=max(0.0, RELEASE_LIMIT_S - (self._loop.time() - began_s)))
+        if not pipeline.done():
+            logger.error("the pipeline cannot be stopped and is left behind")
         self.release_s = self._loop.time() - began_s
 
     async def _force(self, worker: PipelineWorker, pipeline: "asyncio.Task[None]") -> None:
@@ -312,13 +344,13 @@ class Call:
         with contextlib.suppress(Exception):  # a pipeline this broken may refuse even this
             await worker.queue_frame(InterruptionWorkerFrame(), FrameDirection.UPSTREAM)
         await asyncio.wait({pipeline}, timeout=0.2)
-        for _ in range(3):
+        for _ in range(_CANCEL_ROUNDS):
             if pipeline.done():
                 return
             for task in worker.task_manager.current_tasks():
                 task.cancel()
             pipeline.cancel()
-            await asyncio.wait({pipeline}, timeout=0.1)
+            await asyncio.wait({pipeline}, timeout=0.05)
 
     async def _finish(self) -> None:
         self.times.ended_s = self._loop.time()
@@ -327,9 +359,10 @@ class Call:
             await self._recorder.close(end_samples=self._recording.now_samples)
         if self._graph is not None:
             self._marks_lost = self._graph.playout.marks_lost
-            if isinstance(self._graph.tts, HoldsSocket):
-                self._graph.tts.drop_socket()
-        self._graph = None  # a call that is kept for the owner's pages keeps no pipeline
+            for service in (self._graph.stt, self._graph.tts):
+                if isinstance(service, HoldsSocket):
+                    service.drop_socket()
+        self._graph = self._flow = None  # a call that is kept for the owner's pages keeps no pipeline
         self._set_state(CallState.ENDED)
         self.ended.set()
         logger.info(
@@ -349,6 +382,12 @@ class Call:
             models=self._resources.models,
             turns=self.turns,
             recording=self._recording,
+            opener=self._opener,
+            opener_missing=self._opener_missing,
+            on_line_sound=self._on_line_sound,
+            ask=self.say,
+            repair_listener=self,
+            flow_node=lambda: self._flow.current_node if self._flow is not None else None,
             transport_in=setup.transport_in,
             transport_out=setup.transport_out,
             rtvi=setup.rtvi,
@@ -361,9 +400,16 @@ class Call:
         recorder = StereoRecorder(path, rate_hz=self.setup.rate_hz, disk=self._resources.disk)
         return LineRecording(recorder, rate_hz=self.setup.rate_hz), recorder
 
+    def _opener(self, text: str) -> CachedSpeech | None:
+        return line_in_memory(self._resources.audio, self.setup.agent, text, self.setup.rate_hz)
+
+    def _opener_missing(self, text: str) -> None:
+        agent, rate_hz = self.setup.agent, self.setup.rate_hz
+        self._resources.renderer.ask(agent, text, self._resources.services(agent, rate_hz))
+
     def _listen_to(self, graph: CallGraph) -> None:
         worker = graph.worker
-        flow_manager = self._flow_manager(graph)
+        flow_manager = self._flow = self._flow_manager(graph)
         worker.add_reached_downstream_filter((LastWordFrame, MetricsFrame))
 
         async def on_started(*_: Any) -> None:
@@ -386,19 +432,19 @@ class Call:
             elif isinstance(frame, MetricsFrame):
                 self._count_usage(frame)
 
-        async def on_idle(*_: Any) -> None:
-            if not self.setup.is_typed:
-                await self._reprompt()
+        async def on_silent(_: CallerSilenceProcessor, action: SilenceAction) -> None:
+            await self._on_silence(action)
 
         async def on_sign(*_: Any) -> None:
             self._last_sign_s = self._loop.time()
-            self._reprompts = 0
 
         worker.add_event_handler("on_pipeline_started", on_started)
         worker.add_event_handler("on_frame_reached_downstream", on_reached_end)
-        graph.aggregators.user_half.add_event_handler("on_user_turn_idle", on_idle)
+        graph.silence.add_event_handler("on_caller_silent", on_silent)
         graph.aggregators.user_half.add_event_handler("on_user_turn_stopped", on_sign)
-        if self.setup.is_typed:  # what is typed is no turn of speech: its answer shows that somebody is there
+        if self.setup.is_typed:
+            graph.silence.stop()
+            # What is typed is no turn of speech: its answer shows that somebody is there.
             graph.aggregators.assistant_half.add_event_handler("on_assistant_turn_stopped", on_sign)
 
     def _flow_manager(self, graph: CallGraph) -> FlowManager:
@@ -418,6 +464,7 @@ class Call:
             caller_number=self.setup.caller_number,
             now=lambda: datetime.now(UTC),
             request_end=self._request_end,
+            language=self.setup.agent.config.language,
         )
         manager.state["business"] = business
         manager.state.update(prompt_facts(business))
@@ -425,24 +472,69 @@ class Call:
 
     # Events
 
+    def failed_turn(self, count: int) -> None:
+        """The caller could not be understood, `count` times in a row."""
+        logger.info("a turn could not be heard: {} in a row", count)
+
     def _request_end(self) -> None:
         """A tool wants the call to end: send a marker behind the words that are on their way."""
         graph = self._require_graph()
         self._wants_end = True
         graph.worker.create_task(graph.worker.queue_frame(LastWordFrame()), "last_word")
 
-    async def _reprompt(self) -> None:
-        patience = self.setup.agent.config.patience
+    async def _on_silence(self, action: SilenceAction) -> None:
+        """The caller says nothing: ask again, and in the end take the flow's branch."""
         lines = fixed_lines(self.setup.agent.config.language)
         if self._wants_end:  # the caller spoke into the goodbye, and has nothing more to say
             await self._say_goodbye(lines.closing, EndReason.AGENT_ENDED)
+        elif action.ask is Ask.NO_SPEECH:
+            is_first = self._require_graph().silence.silence.given_up <= 1
+            branch = self.setup.events.branch(FlowEvent.NO_SPEECH)
+            if is_first and branch.node is not None:
+                await self._go_on_at(branch)
+                return
+            await self.say(branch.say or lines.no_speech_goodbye)
+            await self._require_graph().playout.wait_until_silent(GOODBYE_LIMIT_S)
+            if self._require_graph().silence.has_given_up:  # who spoke into the goodbye is back
+                self.end(EndReason.NO_SPEECH)
+        else:
+            self.turns.reprompted(self._loop.time())
+            is_soft = action.ask is Ask.STILL_THERE
+            again = lines.still_there[(action.number - 1) % len(lines.still_there)]
+            await self.say(lines.hold_on_over if is_soft else again)
+
+    def _on_line_sound(self, sound: LineSound) -> None:
+        """There is no person on the line."""
+        if self.setup.is_typed or self._graph is None or self.state is not CallState.LIVE:
             return
-        self._reprompts += 1
-        if self._reprompts > patience.reprompts:
-            await self._say_goodbye(lines.no_speech_goodbye, EndReason.NO_SPEECH)
+        logger.info("no person on the line: {}", sound.value)
+        if sound is LineSound.FAX:  # nobody listens to a goodbye
+            self.end(EndReason.NO_PERSON)
             return
-        self.turns.reprompted(self._loop.time())
-        await self.say(lines.still_there[(self._reprompts - 1) % len(lines.still_there)])
+        is_first, self._told_no_person = not self._told_no_person, True
+        self._graph.worker.create_task(self._leave_no_person(sound, is_first=is_first), "no_person")
+
+    async def _leave_no_person(self, sound: LineSound, *, is_first: bool) -> None:
+        graph, began_s = self._require_graph(), self._loop.time()
+        branch = self.setup.events.branch(FlowEvent.LINE_SOUND)
+        if is_first and branch.node is not None:
+            await self._go_on_at(branch)
+            return
+        await self.say(branch.say or fixed_lines(self.setup.agent.config.language).no_person_goodbye)
+        await graph.playout.wait_until_silent(GOODBYE_LIMIT_S)
+        words_s = graph.silence.silence.last_words_s
+        is_back = words_s is not None and words_s > began_s
+        if sound is LineSound.MUSIC and is_back:  # somebody picked up; a recording talks on by itself
+            return
+        self.end(EndReason.NO_PERSON)
+
+    async def _go_on_at(self, branch: Branch) -> None:
+        """Take a branch of the flow that leads to a node."""
+        if branch.say:
+            await self.say(branch.say)
+        self._require_graph().silence.go_on()
+        if self._flow is not None and branch.node is not None:
+            await self._flow.set_node_from_config(self.setup.flow.node(branch.node))
 
     def _on_turn(self, record: TurnRecord) -> None:
         if self.setup.on_turn is not None:

@@ -20,11 +20,20 @@ from typing import Any
 import aiohttp
 from anthropic import APIConnectionError, APIStatusError
 from deepgram.core import ApiError
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from bot.agent import Agent
-from bot.services import ANTHROPIC_MODEL, CARTESIA_MODEL, DEEPGRAM_MODEL, ELEVENLABS_MODEL, Layer
+from bot.services import (
+    ANTHROPIC_MODEL,
+    CARTESIA_MODEL,
+    DEEPGRAM_MODEL,
+    ELEVENLABS_MODEL,
+    FLUX_MODEL,
+    Layer,
+)
 from bot.settings import Settings, Vendor, VendorSource
-from bot.vendor_clients import VendorClients, twilio_credentials
+from bot.vendor_clients import VendorClients, socket_options, twilio_credentials
 from telephony.rest import PhoneNumber, TwilioRefusedError, TwilioRest, TwilioRestError
 
 CHECK_TIMEOUT_S = 10.0
@@ -158,6 +167,7 @@ class _Doctor:
         """Return one check for each different service of the agents."""
         by_layer = {
             (Layer.STT, "deepgram"): self._deepgram,
+            (Layer.STT, "flux"): self._flux,
             (Layer.LLM, "anthropic"): self._anthropic,
             (Layer.TTS, "elevenlabs"): self._elevenlabs,
             (Layer.TTS, "cartesia"): self._cartesia,
@@ -237,6 +247,23 @@ class _Doctor:
                 await socket.send_close_stream()
         except ApiError as error:
             return [_refused(subject, "DEEPGRAM_API_KEY", error.status_code or 0, str(error.body))]
+        return [Finding(subject, Verdict.GOOD, "listens")]
+
+    async def _flux(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:
+        base, key = self._settings.deepgram.base_url, self._settings.deepgram.api_key
+        model = options.get("model", FLUX_MODEL)
+        try:
+            async with connect(
+                f"{base}/v2/listen?model={model}&encoding=linear16&sample_rate=8000",
+                additional_headers={"Authorization": f"Token {key.get_secret_value() if key else ''}"},
+                **socket_options(base, self._clients.tls),
+            ) as socket:
+                await socket.recv()  # it says that it is connected, before it hears anything
+        except InvalidStatus as error:
+            reason = error.response.headers.get("dg-error", "")
+            return [_refused(subject, "DEEPGRAM_API_KEY", error.response.status_code, reason)]
+        except WebSocketException as error:
+            return [Finding(subject, Verdict.FAULT, f"{error}")]
         return [Finding(subject, Verdict.GOOD, "listens")]
 
     async def _anthropic(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:

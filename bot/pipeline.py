@@ -1,6 +1,6 @@
 """What follows what in a call. Wiring only; reads like a table of contents."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +13,42 @@ from pipecat.processors.aggregators.llm_response_universal import (
     LLMUserAggregatorParams,
 )
 from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.processors.frameworks.rtvi.observer import RTVIObserverParams
 from pipecat.services.llm_service import LLMService
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
-from pipecat.turns.user_start import (
-    BaseUserTurnStartStrategy,
-    TranscriptionUserTurnStartStrategy,
-    VADUserTurnStartStrategy,
-)
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
-from bot.agent import Agent, Listening
+from bot.agent import Agent, Listening, Pauses
 from bot.line_recording import LineRecording
+from bot.lines import openers
+from bot.prices import prices
 from bot.services import ServiceContext, build_llm, build_stt, build_tts
-from processors.caller_audio import CallerAudioProcessor, EarlyTurnAnalyzer
+from processors.audio_cache import CachedSpeech
+from processors.barge_in import BargeInProcessor
+from processors.caller_audio import CallerAudioProcessor
+from processors.caller_silence import CallerSilenceParams, CallerSilenceProcessor
+from processors.confidence import Thresholds
 from processors.end_of_turn import EndOfTurnStrategy
+from processors.end_of_turn_table import Patience, TurnEndTable
+from processors.flux_end_of_turn import FluxEndOfTurnStrategy
+from processors.flux_recogniser import FluxRecogniser
 from processors.keypad import KeypadProcessor
+from processors.language import Language, load_language
+from processors.line_sounds import LineSound, LineSounds, LineSoundWatch
+from processors.noise_gate import NoiseGate
 from processors.playout import PlayoutProcessor
+from processors.repair import RepairListener, RepairProcessor, UnheardTurnStopStrategy
+from processors.speculation import (
+    SpeculationAccount,
+    SpeculationGateProcessor,
+    SpeculativeLLM,
+    SpeculativeTTS,
+)
 from processors.speech_models import SpeechModels
+from processors.speech_text import SpeechTextProcessor
 from processors.turn_record import TurnLedger
+from processors.turn_start import CallerTurnStartStrategy
 from processors.turn_taps import ReplyTap, TranscriptTap
 from processors.voice_activity import VoiceActivityParams
 
@@ -64,6 +81,8 @@ class CallGraph:
     llm: LLMService[Any]
     tts: TTSService
     playout: PlayoutProcessor
+    silence: CallerSilenceProcessor
+    account: SpeculationAccount
     context: LLMContext
     aggregators: ContextAggregators
     worker: PipelineWorker
@@ -78,6 +97,18 @@ class GraphParts:
     models: SpeechModels
     turns: TurnLedger
     recording: LineRecording | None
+    opener: Callable[[str], CachedSpeech | None]
+    """Returns the sound of an opening line if it is in memory."""
+    opener_missing: Callable[[str], None]
+    """Told an opening line whose sound is not."""
+    on_line_sound: Callable[[LineSound], None]
+    """Told when there is no person on the line."""
+    flow_node: Callable[[], str | None]
+    """Returns the name of the flow's present node."""
+    ask: Callable[[str], Awaitable[None]]
+    """Says a fixed line: the caller was not understood."""
+    repair_listener: RepairListener
+    """Told of turns that could not be heard."""
     transport_in: Sequence[FrameProcessor] = ()
     """A browser's transport input; a phone's socket feeds `CallGraph.caller` directly."""
     transport_out: Sequence[FrameProcessor] = ()
@@ -93,25 +124,80 @@ def build_graph(parts: GraphParts) -> CallGraph:
         ConfigurationError: If the agent names a service or an option that does not exist.
     """
     config, services = parts.agent.config, parts.services
+    language = load_language(config.language)
     stt_choice, llm_choice, tts_choice = (
         config.services.stt[0],
         config.services.llm[0],
         config.services.tts[0],
     )
+    stt = build_stt(stt_choice.name, stt_choice.options, services)
+    llm = build_llm(llm_choice.name, llm_choice.options, services)
+    tts = build_tts(tts_choice.name, tts_choice.options, services)
+    context = LLMContext()
+    account = SpeculationAccount(
+        budget_usd=config.speculation.max_waste_usd,
+        prices=prices(llm=llm_choice.name, model=str(llm._settings.model), tts=tts_choice.name),
+        is_enabled=config.speculation.enabled,
+    )
+    if isinstance(llm, SpeculativeLLM):
+        llm.think_ahead(account, context)
+    if isinstance(tts, SpeculativeTTS):
+        tts.think_ahead(account)
+    playout = PlayoutProcessor(
+        rate_hz=services.audio_out_hz,
+        gate_s=config.listening.tts_gate_ms / 1000,
+        caller_quiet_s=lambda: caller.quiet_s(),
+        listener=parts.turns,
+        sink=parts.recording,
+    )
+    barge_in = BargeInProcessor(playout, language, enabled=config.listening.barge_in, listener=parts.turns)
+    line_sounds = LineSoundWatch(LineSounds(services.audio_in_hz), parts.on_line_sound)
     caller = CallerAudioProcessor(
         parts.models,
         rate_hz=services.audio_in_hz,
         params=_voice_activity(config.listening),
+        gate=NoiseGate(noise_gate_db=config.listening.noise_gate_db),
         listener=parts.turns,
+        sounds=barge_in,
+        watch=line_sounds,
         sink=parts.recording,
     )
-    stt = build_stt(stt_choice.name, stt_choice.options, services)
-    llm = build_llm(llm_choice.name, llm_choice.options, services)
-    tts = build_tts(tts_choice.name, tts_choice.options, services)
-    playout = PlayoutProcessor(rate_hz=services.audio_out_hz, listener=parts.turns, sink=parts.recording)
-    context = LLMContext()
+    silence = CallerSilenceProcessor(
+        CallerSilenceParams(
+            no_speech_after_s=config.patience.no_speech_after_s, reprompts=config.patience.reprompts
+        ),
+        wants_time=language.wants_time,
+    )
+    speech_text = SpeechTextProcessor(
+        max_reply_words=config.limits.max_reply_words,
+        language=config.language,
+        openers=openers(config.language),
+        lookup=parts.opener,
+        on_miss=parts.opener_missing,
+    )
+    repair = RepairProcessor(
+        language,
+        ask=parts.ask,
+        thresholds=Thresholds(
+            clear=config.listening.clear_confidence, doubt=config.listening.doubt_confidence
+        ),
+        listener=parts.repair_listener,
+    )
+    turns = _Turns(parts, caller, language, playout, account)
+    is_flux = isinstance(stt, FluxRecogniser)
     aggregators = ContextAggregators(
-        LLMUserAggregator(context, params=_user_params(parts.agent, caller)),
+        LLMUserAggregator(
+            context,
+            params=LLMUserAggregatorParams(
+                user_turn_strategies=UserTurnStrategies(
+                    start=[CallerTurnStartStrategy(lambda: barge_in.may_interrupt)],
+                    stop=[turns.by_flux() if is_flux else turns.by_silence(), UnheardTurnStopStrategy()],
+                ),
+                user_turn_stop_timeout=TURN_WATCHDOG_S,
+                user_idle_timeout=0,  # caller silence has its own timer
+                empty_user_turn=None,  # repair asks again
+            ),
+        ),
         # Direct mode: a word is in the context before anything that follows it can happen.
         LLMAssistantAggregator(context, enable_direct_mode=True),
     )
@@ -120,12 +206,18 @@ def build_graph(parts: GraphParts) -> CallGraph:
             *parts.transport_in,
             caller,
             stt,  # the caller's audio ends here
+            silence,
             TranscriptTap(parts.turns),
+            TranscriptTap(line_sounds),
+            barge_in,
             KeypadProcessor(),  # keys become words
+            repair,
             aggregators.user_half,
             llm,
             ReplyTap(parts.turns),
+            speech_text,
             tts,
+            SpeculationGateProcessor(account, listener=parts.turns),
             playout,  # the agent's audio ends here
             *parts.transport_out,
             aggregators.assistant_half,
@@ -140,34 +232,64 @@ def build_graph(parts: GraphParts) -> CallGraph:
             enable_usage_metrics=True,
         ),
         enable_rtvi=parts.rtvi,
+        # What it rewrites has been reported at the model.
+        rtvi_observer_params=RTVIObserverParams(ignored_sources=[speech_text]),
         enable_turn_tracking=False,
         idle_timeout_secs=None,  # the call has its own watchdog
         cancel_timeout_secs=1.0,
         check_dangling_tasks=False,
     )
-    return CallGraph(caller, stt, llm, tts, playout, context, aggregators, worker)
+    return CallGraph(caller, stt, llm, tts, playout, silence, account, context, aggregators, worker)
 
 
 def _voice_activity(listening: Listening) -> VoiceActivityParams:
-    return VoiceActivityParams(
-        min_speech_s=listening.min_speech_ms / 1000,
-        min_level_db=listening.noise_gate_db,
-    )
+    return VoiceActivityParams(min_speech_s=listening.min_speech_ms / 1000)
 
 
-def _user_params(agent: Agent, caller: CallerAudioProcessor) -> LLMUserAggregatorParams:
-    listening = agent.config.listening
-    stop = EndOfTurnStrategy(
-        EarlyTurnAnalyzer(caller),
-        max_pause_s=listening.max_pause_ms / 1000,
-        utterance_end_s=listening.utterance_end_ms / 1000,
-    )
-    start: list[BaseUserTurnStartStrategy] = [
-        VADUserTurnStartStrategy(enable_interruptions=listening.barge_in),
-        TranscriptionUserTurnStartStrategy(enable_interruptions=listening.barge_in),
-    ]
-    return LLMUserAggregatorParams(
-        user_turn_strategies=UserTurnStrategies(start=start, stop=[stop]),
-        user_turn_stop_timeout=TURN_WATCHDOG_S,
-        user_idle_timeout=agent.config.patience.no_speech_after_s,
-    )
+@dataclass(frozen=True)
+class _Turns:
+    """How the end of the caller's turn is found."""
+
+    parts: GraphParts
+    caller: CallerAudioProcessor
+    language: Language
+    playout: PlayoutProcessor
+    account: SpeculationAccount
+
+    def by_silence(self) -> EndOfTurnStrategy:
+        """The recogniser gives words only: silence, the words and the turn model decide."""
+        return EndOfTurnStrategy(
+            self.caller,
+            self.language,
+            patience=self._patience,
+            agent_text=self.playout.current_text,
+            account=self.account,
+        )
+
+    def by_flux(self) -> FluxEndOfTurnStrategy:
+        """The recogniser says when a turn is over."""
+        return FluxEndOfTurnStrategy(hold_s=self._hold_s, account=self.account)
+
+    def _hold_s(self, text: str) -> float:
+        """Return how much longer than Flux to wait behind words that are half a number."""
+        table = TurnEndTable(self.language, self._patience())
+        table.asked(self.playout.current_text())
+        dictation_s = table.dictation_s(text)
+        return max(0.0, (dictation_s or 0.0) - table.patience.max_pause_s)
+
+    def _patience(self) -> Patience:
+        """Return the pauses of the flow's present node."""
+        config = self.parts.agent.config
+        listening = config.listening
+        pause_ms, end_ms = listening.pauses_ms(listening.states.get(self.parts.flow_node() or "", Pauses()))
+        pause_s, end_s = pause_ms / 1000, end_ms / 1000
+        base = Patience()
+        return Patience(
+            pause_s=min(base.pause_s, pause_s),
+            sure_s=min(base.sure_s, pause_s),
+            max_pause_s=pause_s,
+            utterance_end_s=end_s,
+            open_s=max(base.open_s, end_s),
+            dictation_s=max(base.dictation_s, end_s),
+            number_digits=config.phone_digits,
+        )

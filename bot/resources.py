@@ -98,6 +98,7 @@ class Resources:
             audio_out_hz=rate_hz,
             language=agent.config.language,
             voices=agent.config.voices,
+            speculates=agent.config.speculation.enabled,
         )
 
 

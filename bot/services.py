@@ -33,8 +33,10 @@ from bot.settings import Vendor
 from bot.vendor_clients import VendorClients, socket_options
 from bot.yaml_source import suggestion
 from processors.anchored_speech import AnchoredSpeech
+from processors.clause_aggregator import ClauseAggregator
 from processors.flushing_deepgram import FlushingDeepgramSTTService
 from processors.flux_recogniser import FluxRecogniser
+from processors.speculation import SpeculativeLLM, SpeculativeTTS
 
 RECONNECT_WAIT_S = (0.2, 2.0)
 """Least and longest wait between dials after a lost socket; Pipecat's 4 s is 4 s of silence."""
@@ -115,7 +117,11 @@ class HoldsSocket:
             self._dialled.transport.abort()
 
 
-class _ElevenLabs(HoldsSocket, AnchoredSpeech, ElevenLabsTTSService):
+class _Anthropic(SpeculativeLLM, AnthropicLLMService):
+    """Claude, whose answer may go on to the voice before the caller's turn is known to be over."""
+
+
+class _ElevenLabs(HoldsSocket, SpeculativeTTS, AnchoredSpeech, ElevenLabsTTSService):
     """ElevenLabs' multi-stream socket."""
 
     async def _disconnect_websocket(self) -> None:
@@ -129,7 +135,7 @@ class _ElevenLabs(HoldsSocket, AnchoredSpeech, ElevenLabsTTSService):
                 socket.transport.abort()
 
 
-class _Cartesia(HoldsSocket, AnchoredSpeech, CartesiaTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
+class _Cartesia(HoldsSocket, SpeculativeTTS, AnchoredSpeech, CartesiaTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
     """Cartesia's socket."""
 
 
@@ -145,6 +151,7 @@ def _deepgram(options: Options, ctx: ServiceContext) -> STTService:
             ),
             **constructor,
         )
+    service.finalizes_early = ctx.speculates
     service._client = ctx.clients.deepgram  # pyright: ignore[reportAttributeAccessIssue] - the part of it that the service uses
     return service
 
@@ -191,7 +198,7 @@ def _flux_conflict(options: Options) -> tuple[str, str] | None:
 
 def _anthropic(options: Options, ctx: ServiceContext) -> LLMService[Any]:
     defaults = {"model": ANTHROPIC_MODEL, "max_tokens": 512, "enable_prompt_caching": True}
-    return AnthropicLLMService(
+    return _Anthropic(
         api_key="held by VoiceAnthropic",
         client=ctx.clients.anthropic,
         settings=AnthropicLLMService.Settings.from_mapping({**defaults, **options}),
@@ -215,6 +222,7 @@ def _elevenlabs(options: Options, ctx: ServiceContext) -> TTSService:
         **_tts_arguments(constructor, ctx),
     )
     service.clients = ctx.clients
+    _cut_first_clause(service, ctx)
     return service
 
 
@@ -234,13 +242,24 @@ def _cartesia(options: Options, ctx: ServiceContext) -> TTSService:
         **_tts_arguments(constructor, ctx),
     )
     service.clients = ctx.clients
+    _cut_first_clause(service, ctx)
     return service
+
+
+def _cut_first_clause(service: TTSService, ctx: ServiceContext) -> None:
+    """Give the voice the first clause of a reply instead of its first sentence.
+
+    Pipecat 1.14 has no argument for a voice's aggregator; `CartesiaTTSService` sets its own the same way.
+    """
+    if not service._is_streaming_tokens:
+        service._text_aggregator = ClauseAggregator(language=ctx.language)
 
 
 def _tts_arguments(options: Options, ctx: ServiceContext) -> dict[str, Any]:
     least_s, longest_s = RECONNECT_WAIT_S
     return {
         "sample_rate": ctx.audio_out_hz,
+        "append_trailing_space": True,  # without it ElevenLabs gives a reply's last word no time of its own
         "text_aggregation_mode": TextAggregationMode(options.get("text_aggregation", "sentence")),
         "reconnect_backoff_min_wait": least_s,
         "reconnect_backoff_max_wait": longest_s,

@@ -297,7 +297,7 @@ class BargeInProcessor(FrameProcessor):
             # The words that make an interruption must not be dropped by it.
             frame.interruptible = False
             return self._table.words(frame.text, is_final=True, now_s=now_s)
-        if isinstance(frame, InterimTranscriptionFrame):
+        if isinstance(frame, InterimTranscriptionFrame | EagerTranscriptionFrame):
             return self._table.words(frame.text, is_final=False, now_s=now_s)
         if isinstance(frame, VADUserStartedSpeakingFrame | ProposedUserStartedSpeakingFrame):
             return self._table.started(now_s)

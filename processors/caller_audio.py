@@ -15,18 +15,10 @@ from typing import Protocol
 import numpy as np
 from loguru import logger
 from numpy.typing import NDArray
-from pipecat.audio.turn.base_turn_analyzer import BaseTurnAnalyzer, BaseTurnParams, EndOfTurnState
-from pipecat.frames.frames import (
-    Frame,
-    InputAudioRawFrame,
-    StartFrame,
-    UserStoppedSpeakingFrame,
-    VADUserStartedSpeakingFrame,
-    VADUserStoppedSpeakingFrame,
-)
-from pipecat.metrics.metrics import MetricsData
+from pipecat.frames.frames import Frame, InputAudioRawFrame, StartFrame, VADUserStartedSpeakingFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 
+from processors.frames import CallerPausedFrame, CallerResumedFrame, CallerStoppedFrame
 from processors.speech_models import SpeechModels, VoiceStream
 from processors.voice_activity import WINDOW_S, Edge, Voice, VoiceActivity, VoiceActivityParams
 
@@ -46,6 +38,40 @@ class CallerAudioSink(Protocol):
 
     def caller_audio(self, pcm: bytes) -> None:
         """Take the next audio, s16le mono at the call's rate."""
+        ...
+
+
+class CallerSoundListener(Protocol):
+    """Told at once of every sound that may be the caller's voice. Must not wait."""
+
+    def onset(self, now_s: float) -> None:
+        """A sound begins."""
+        ...
+
+    def noise(self, now_s: float) -> None:
+        """It was over before it could be speech."""
+        ...
+
+
+class AudioGate(Protocol):
+    """Silences what is noise."""
+
+    async def start(self, sample_rate: int) -> None:
+        """Begin, with a rate in Hz."""
+        ...
+
+    def apply(self, pcm: bytes) -> bytes:
+        """Return the audio, or silence of the same length. s16le mono, whole samples."""
+        ...
+
+
+class WindowWatch(Protocol):
+    """Looks at every window of the caller's audio."""
+
+    def caller_window(
+        self, samples: NDArray[np.float32], level_db: float, probability: float, now_s: float
+    ) -> None:
+        """Take a window of 32 ms, -1..1, with its level in dBFS and its probability of voice."""
         ...
 
 
@@ -74,6 +100,9 @@ class CallerAudioProcessor(FrameProcessor):
         rate_hz: int,
         params: VoiceActivityParams,
         listener: CallerListener | None = None,
+        gate: AudioGate | None = None,
+        sounds: CallerSoundListener | None = None,
+        watch: WindowWatch | None = None,
         sink: CallerAudioSink | None = None,
     ) -> None:
         """Create the processor.
@@ -83,6 +112,9 @@ class CallerAudioProcessor(FrameProcessor):
             rate_hz: Rate of the caller's audio, 8000 or 16000.
             params: When sound counts as speech.
             listener: Told of speech edges.
+            gate: Silences noise for the models and the recogniser; the recorder hears all.
+            sounds: Told of sounds before they are known to be speech.
+            watch: Gets every window, for what is on the line besides speech.
             sink: Gets a copy of all audio.
         """
         super().__init__()
@@ -91,7 +123,11 @@ class CallerAudioProcessor(FrameProcessor):
         self._stream = VoiceStream(rate_hz)
         self._activity = VoiceActivity(params)
         self._listener = listener
+        self._gate = gate
+        self._sounds = sounds
+        self._watch = watch
         self._sink = sink
+        self._last_voice_s = -math.inf
         self._forward_bytes = round(_FORWARD_S * rate_hz) * 2
         self._window_bytes = self._stream.window_samples * 2
         self._turn_bytes = round(_TURN_AUDIO_S * rate_hz) * 2
@@ -115,6 +151,10 @@ class CallerAudioProcessor(FrameProcessor):
         """Whether the caller is speaking, short pauses included."""
         return self._activity.state in (Voice.SPEAKING, Voice.PAUSING)
 
+    def quiet_s(self) -> float:
+        """Return how long no voice of the caller has been heard, in seconds."""
+        return asyncio.get_running_loop().time() - self._last_voice_s
+
     async def feed(self, pcm: bytes) -> None:
         """Take the next audio of the caller.
 
@@ -125,6 +165,8 @@ class CallerAudioProcessor(FrameProcessor):
             return
         if self._sink:
             self._sink.caller_audio(pcm)
+        if self._gate:
+            pcm = self._gate.apply(pcm)
         self._unscored += pcm
         while len(self._unscored) >= self._window_bytes:
             window = bytes(self._unscored[: self._window_bytes])
@@ -158,6 +200,8 @@ class CallerAudioProcessor(FrameProcessor):
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Start listening."""
         await super().setup(setup)
+        if self._gate:
+            await self._gate.start(self._rate_hz)
         self._listening = self.create_task(self._listen(), "caller_audio")
 
     async def cleanup(self) -> None:
@@ -176,8 +220,6 @@ class CallerAudioProcessor(FrameProcessor):
         if isinstance(frame, InputAudioRawFrame):
             await self.feed(frame.audio)
             return
-        if isinstance(frame, UserStoppedSpeakingFrame):
-            self.end_turn()
         await self.push_frame(frame, direction)
         if isinstance(frame, StartFrame):
             self._started = True
@@ -202,9 +244,13 @@ class CallerAudioProcessor(FrameProcessor):
             samples = np.frombuffer(window, dtype=np.int16).astype(np.float32) / 32768.0
             level_db = _level_db(samples)
             probability = await self._probability(samples, level_db)
+            if self._watch:
+                self._watch.caller_window(samples, level_db, probability, self.get_event_loop().time())
             self._keep(window)
             for edge in self._activity.step(probability, level_db):
                 await self._on_edge(edge)
+            if self._activity.state in (Voice.STARTING, Voice.SPEAKING):
+                self._last_voice_s = self.get_event_loop().time()
 
     async def _probability(self, samples: NDArray[np.float32], level_db: float) -> float:
         if not self._activity.wants_probability(level_db):
@@ -228,7 +274,13 @@ class CallerAudioProcessor(FrameProcessor):
 
     async def _on_edge(self, edge: Edge) -> None:
         now_s = self.get_event_loop().time()
-        if edge is Edge.STARTED:
+        if edge is Edge.ONSET:
+            if self._sounds:
+                self._sounds.onset(now_s)
+        elif edge is Edge.NOISE:
+            if self._sounds:
+                self._sounds.noise(now_s)
+        elif edge is Edge.STARTED:
             self._in_turn = True
             self._drop_verdict()
             if self._listener:
@@ -239,13 +291,17 @@ class CallerAudioProcessor(FrameProcessor):
             if self._models.can_judge_early and not self._was_asked_early:
                 self._was_asked_early = True
                 self._ask_turn_model()
+            await self._forward()  # the recogniser may be asked to finalize: it must have everything
+            await self.push_frame(CallerPausedFrame(at_s=now_s - self._activity.unvoiced_s))
         elif edge is Edge.RESUMED:
             self._drop_verdict()
+            await self.push_frame(CallerResumedFrame())
         else:
+            at_s = now_s - self._activity.unvoiced_s
             if self._listener:
-                self._listener.caller_stopped(now_s - self._activity.unvoiced_s, now_s)
-            await self._forward()  # the recogniser is asked to finalize: it must have everything
-            await self.push_frame(VADUserStoppedSpeakingFrame(stop_secs=self._activity.params.pause_s))
+                self._listener.caller_stopped(at_s, now_s)
+            await self._forward()
+            await self.push_frame(CallerStoppedFrame(stop_secs=self._activity.params.pause_s, at_s=at_s))
 
     def _ask_turn_model(self) -> "asyncio.Task[float | None]":
         self._drop_verdict()
@@ -259,48 +315,6 @@ class CallerAudioProcessor(FrameProcessor):
     def _drop_verdict(self) -> None:
         # Never cancelled here: the user aggregator may be waiting for it, and would take that as its own end.
         self._verdict = None
-
-
-class EarlyTurnAnalyzer(BaseTurnAnalyzer):
-    """Answers Pipecat's end-of-turn question with the verdict that `CallerAudioProcessor` asked for early."""
-
-    def __init__(self, caller: CallerAudioProcessor, *, threshold: float = 0.5) -> None:
-        """Create the analyzer.
-
-        Args:
-            caller: Who hears the caller.
-            threshold: Probability from which the turn counts as over.
-        """
-        super().__init__()
-        self._caller = caller
-        self._threshold = threshold
-        self.is_known = True
-        """Whether the last verdict was the model's; if not, only silence can end the turn."""
-
-    @property
-    def speech_triggered(self) -> bool:
-        """Whether the caller is speaking."""
-        return self._caller.is_caller_speaking
-
-    @property
-    def params(self) -> BaseTurnParams:
-        """No parameters that a client could show."""
-        return BaseTurnParams()
-
-    def append_audio(self, buffer: bytes, is_speech: bool) -> EndOfTurnState:
-        """Audio comes by `CallerAudioProcessor`, never by frames."""
-        return EndOfTurnState.INCOMPLETE
-
-    async def analyze_end_of_turn(self) -> tuple[EndOfTurnState, MetricsData | None]:
-        """Return the verdict on what the caller has said so far."""
-        probability = await self._caller.turn_verdict()
-        self.is_known = probability is not None
-        complete = probability is not None and probability >= self._threshold
-        return (EndOfTurnState.COMPLETE if complete else EndOfTurnState.INCOMPLETE), None
-
-    def clear(self) -> None:
-        """The turn is over."""
-        self._caller.end_turn()
 
 
 def _level_db(samples: NDArray[np.float32]) -> float:

@@ -298,6 +298,7 @@ class CallerSilenceProcessor(FrameProcessor):
         self.silence = CallerSilence(params)
         self._wants_time = wants_time
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_s = 0.0
         self._is_over = False
         self._register_event_handler("on_caller_silent")
 
@@ -363,13 +364,14 @@ class CallerSilenceProcessor(FrameProcessor):
 
     def _set_timer(self) -> None:
         deadline_s = None if self._is_over else self.silence.deadline_s
-        if self._timer is not None and self._timer.when() == deadline_s:
+        if self._timer is not None and self._timer_due_s == deadline_s:
             return
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
         if deadline_s is not None:
-            self._timer = self.get_event_loop().call_at(deadline_s, self._on_deadline)
+            self._timer_due_s = deadline_s  # uvloop's handles cannot say it
+            self._timer = asyncio.get_running_loop().call_at(deadline_s, self._on_deadline)
 
     def _on_deadline(self) -> None:
         self._timer = None
@@ -381,4 +383,4 @@ class CallerSilenceProcessor(FrameProcessor):
             self.create_task(self._call_event_handler("on_caller_silent", action), "caller_silent")
 
     def _now_s(self) -> float:
-        return self.get_event_loop().time()
+        return asyncio.get_running_loop().time()  # the line may be up before the pipeline is

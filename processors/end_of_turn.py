@@ -1,97 +1,228 @@
-"""When is it our turn? Pipecat's turn-model strategy, with silence as the fallback and no needless wait for text.
+"""When is it our turn? Pipecat's stop strategy around `TurnEndTable`: silence, text, turn model, and thinking ahead.
 
-The model's verdict comes from `EarlyTurnAnalyzer`. Says it "finished", the turn ends as soon as the text is whole.
-Otherwise silence decides: `max_pause_s` of it when the text reads like a whole sentence or the model knows nothing,
-`utterance_end_s` when neither sound nor text are finished.
+In the user aggregator. Ends the turn, starts an inference before its end when the caller has likely finished, and
+withdraws it when they go on. Never waits inside the aggregator's frame loop: the turn model is asked in a task.
+
+What is thought ahead is Pipecat's own speculation (`UserTurnSpeculation`): a provisional context, one inference when
+the final text matches. Its answer is held by `processors.speculation`.
 """
 
 import asyncio
-import contextlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
+from loguru import logger
 from pipecat.frames.frames import (
     Frame,
+    InterimTranscriptionFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.turns.types import ProcessFrameResult
-from pipecat.turns.user_stop import TurnAnalyzerUserTurnStopStrategy
+from pipecat.turns.types import ProcessFrameResult, UserTurnSpeculation
+from pipecat.turns.user_stop import BaseUserTurnStopStrategy
 
-from processors.caller_audio import EarlyTurnAnalyzer
-from processors.frames import TranscriptFlushedFrame
+from processors.end_of_turn_table import (
+    Action,
+    Patience,
+    Speculate,
+    TurnEndTable,
+    TurnLanguage,
+    Withdraw,
+)
+from processors.frames import (
+    CallerPausedFrame,
+    CallerResumedFrame,
+    CallerStoppedFrame,
+    TranscriptFlushedFrame,
+)
+
+SPECULATION_LIMIT_S = 5.0
+"""A turn thought ahead for and not ended by then is not likely over."""
 
 
-class EndOfTurnStrategy(TurnAnalyzerUserTurnStopStrategy):
-    """Turn model plus silence."""
+class TurnModel(Protocol):
+    """Says how finished the caller sounds."""
+
+    async def turn_verdict(self) -> float | None:
+        """Return the probability that the turn is over, None if that is not known in time."""
+        ...
+
+    def end_turn(self) -> None:
+        """Forget the caller's audio so far: the next turn is judged by itself."""
+        ...
+
+
+class SpeculationAccount(Protocol):
+    """Decides whether thinking ahead is wanted and paid for."""
+
+    def may_start(self) -> bool:
+        """Whether it is."""
+        ...
+
+
+class EndOfTurnStrategy(BaseUserTurnStopStrategy):
+    """Shell of `TurnEndTable`: one timer, one question to the turn model at a time."""
 
     def __init__(
-        self, analyzer: EarlyTurnAnalyzer, *, max_pause_s: float = 0.5, utterance_end_s: float = 1.0
+        self,
+        model: TurnModel,
+        language: TurnLanguage,
+        *,
+        patience: Callable[[], Patience],
+        agent_text: Callable[[], str] | None = None,
+        account: SpeculationAccount | None = None,
     ) -> None:
         """Create the strategy.
 
         Args:
-            analyzer: The model's verdict.
-            max_pause_s: Silence that ends a turn whose text reads finished, or that the model knows nothing about.
-            utterance_end_s: Silence that ends any turn.
-
-        Raises:
-            ValueError: If the two are not in order.
+            model: The turn model, with the caller's audio.
+            language: The caller's.
+            patience: Returns the silences that end the turn that begins now.
+            agent_text: Returns what the agent said last.
+            account: Of thinking ahead; None never does.
         """
-        if not 0 < max_pause_s <= utterance_end_s:
-            raise ValueError(f"need 0 < max_pause_s <= utterance_end_s, got {max_pause_s}, {utterance_end_s}")
-        super().__init__(turn_analyzer=analyzer)
-        self._analyzer = analyzer
-        self._max_pause_s = max_pause_s
-        self._utterance_end_s = utterance_end_s
-        self._silence: asyncio.Task[None] | None = None
-        self._new_text = asyncio.Event()
+        super().__init__()
+        self._model = model
+        self._patience = patience
+        self._table = TurnEndTable(language, patience())
+        self._agent_text = agent_text
+        self._account = account
+        self._timer: asyncio.Task[None] | None = None
+        self._timer_due_s = 0.0
+        self._question: asyncio.Task[None] | None = None
+        self._limit: asyncio.TimerHandle | None = None
 
     async def process_frame(self, frame: Frame) -> ProcessFrameResult:
-        """Follow the caller's speech and text; see `TurnAnalyzerUserTurnStopStrategy`."""
-        now_s = asyncio.get_running_loop().time()  # before the verdict, which takes its time
-        if isinstance(frame, VADUserStartedSpeakingFrame):
-            await self._stop_silence()
-        result = await super().process_frame(frame)
-        if isinstance(frame, VADUserStoppedSpeakingFrame) and not self._turn_complete:
-            await self._start_silence(now_s - frame.stop_secs)
-        elif isinstance(frame, TranscriptionFrame) and self._silence is not None:
-            self._new_text.set()
-        elif isinstance(frame, TranscriptFlushedFrame) and self._text:
-            self._transcript_finalized = True
-            await self._maybe_trigger_user_turn_stopped()
-        return result
+        """Follow the caller's speech and text."""
+        now_s = asyncio.get_running_loop().time()
+        table = self._table
+        table.may_speculate = self._account is not None and self._account.may_start()
+        actions: list[Action] = []
+        if isinstance(frame, VADUserStartedSpeakingFrame | CallerResumedFrame):
+            self._stop_question()
+            actions = table.started(now_s)
+        elif isinstance(frame, CallerPausedFrame):
+            self._ask()
+            actions = table.paused(frame.at_s, now_s)
+        elif isinstance(frame, VADUserStoppedSpeakingFrame):
+            self._ask()
+            at_s = frame.at_s if isinstance(frame, CallerStoppedFrame) else now_s - frame.stop_secs
+            actions = table.stopped(at_s, now_s)
+        elif isinstance(frame, TranscriptionFrame):
+            is_typed = frame.finalized and frame.result is None
+            actions = (
+                table.typed(frame.text, now_s)
+                if is_typed
+                else table.transcript(frame.text, final=True, now_s=now_s)
+            )
+        elif isinstance(frame, InterimTranscriptionFrame):
+            actions = table.transcript(frame.text, final=False, now_s=now_s)
+        elif isinstance(frame, TranscriptFlushedFrame):
+            actions = table.flushed(now_s)
+        else:
+            return ProcessFrameResult.CONTINUE
+        await self._act(actions)
+        return ProcessFrameResult.CONTINUE
+
+    async def handle_user_turn_started(self) -> None:
+        """A turn begins."""
+        await super().handle_user_turn_started()
+        self._table.begin()
+        self._table.patience = self._patience()
+        if self._agent_text is not None:
+            self._table.asked(self._agent_text())
 
     async def handle_user_turn_stopped(self) -> None:
-        """Stop waiting: the turn is over."""
-        await self._stop_silence()
+        """The turn is over, whoever ended it."""
         await super().handle_user_turn_stopped()
+        was_ours = not self._table.text and self._table.speculated is None
+        actions: Sequence[Action] = () if was_ours else self._table.ended()
+        self._stop_question()
+        self._model.end_turn()
+        if any(isinstance(action, Withdraw) for action in actions):
+            await self._withdraw()
+        await self._stop_timer()
 
     async def cleanup(self) -> None:
-        """Stop waiting: the call is over."""
-        await self._stop_silence()
+        """The call is over."""
+        self._stop_question()
+        self._stop_limit()
+        await self._stop_timer()
         await super().cleanup()
 
-    async def _start_silence(self, began_s: float) -> None:
-        await self._stop_silence()
-        self._new_text.clear()
-        self._silence = self.task_manager.create_task(self._end_by_silence(began_s), f"{self}::silence")
+    # Inside
 
-    async def _stop_silence(self) -> None:
-        silence, self._silence = self._silence, None
-        if silence is not None and silence is not asyncio.current_task():
-            await self.task_manager.cancel_task(silence)
+    async def _act(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Speculate):
+                self._stop_limit()
+                self._limit = asyncio.get_running_loop().call_later(SPECULATION_LIMIT_S, self._too_long)
+                await self.trigger_user_turn_inference_triggered(
+                    speculation=UserTurnSpeculation(text=action.text)
+                )
+            elif isinstance(action, Withdraw):
+                await self._withdraw()
+            elif action.confirms:
+                self._stop_limit()
+                await self.trigger_user_turn_finalized(confirms_speculation=True)
+            else:
+                await self.trigger_user_turn_stopped()
+        await self._arm()
 
-    async def _end_by_silence(self, began_s: float) -> None:
-        now_s = asyncio.get_running_loop().time
-        while (wait_s := began_s + self._allowed_silence_s() - now_s()) > 0:
-            # The last words may come while we wait, and make the sentence whole.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._new_text.wait()
-            self._new_text.clear()
-        self._turn_complete = True
-        await self._maybe_trigger_user_turn_stopped()
+    async def _withdraw(self) -> None:
+        self._stop_limit()
+        await self.trigger_user_turn_speculation_cancelled()
 
-    def _allowed_silence_s(self) -> float:
-        reads_finished = self._text.rstrip().endswith((".", "?", "!"))
-        return self._max_pause_s if reads_finished or not self._analyzer.is_known else self._utterance_end_s
+    def _too_long(self) -> None:
+        self._limit = None
+        if self._table.speculated is not None:
+            self._table.speculated = None
+            self._table.may_speculate = False
+            self.task_manager.create_task(self.trigger_user_turn_speculation_cancelled(), f"{self}::withdraw")
+
+    def _stop_limit(self) -> None:
+        limit, self._limit = self._limit, None
+        if limit is not None:
+            limit.cancel()
+
+    # The turn model
+
+    def _ask(self) -> None:
+        if self._question is None:
+            self._question = self.task_manager.create_task(self._judge(), f"{self}::turn_model")
+
+    async def _judge(self) -> None:
+        try:
+            probability = await self._model.turn_verdict()
+        except Exception as error:  # noqa: BLE001 - without the model, silence decides
+            logger.error("{} turn model failed: {}", self, error)
+            probability = None
+        await self._act(self._table.judged(probability, asyncio.get_running_loop().time()))
+
+    def _stop_question(self) -> None:
+        # Its task may be the one that ends the turn.
+        question, self._question = self._question, None
+        if question is not None and question is not asyncio.current_task():
+            question.cancel()
+
+    # The timer
+
+    async def _arm(self) -> None:
+        due_s = self._table.next_due_s()
+        if due_s is None:
+            await self._stop_timer()
+        elif self._timer is None or self._timer.done() or due_s != self._timer_due_s:
+            await self._stop_timer()
+            self._timer_due_s = due_s
+            self._timer = self.task_manager.create_task(self._wait(due_s), f"{self}::silence")
+
+    async def _wait(self, due_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(due_s - loop.time(), 0.0))
+        await self._act(self._table.tick(loop.time()))
+
+    async def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer is not asyncio.current_task():
+            await self.task_manager.cancel_task(timer)

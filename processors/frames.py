@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipecat.frames.frames import ControlFrame, DataFrame
+from pipecat.frames.frames import ControlFrame, DataFrame, SystemFrame, VADUserStoppedSpeakingFrame
 
 
 @dataclass
@@ -29,14 +29,48 @@ class TranscriptFlushedFrame(ControlFrame):
 
 @dataclass
 class CachedSpeechFrame(DataFrame):
-    """A piece of a reply that needs no voice vendor: its audio is rendered already. The playout says it.
+    """A piece of a reply that needs no voice vendor: its sound is rendered already. The playout says it.
 
     Attributes:
-        audio: s16le mono.
-        sample_rate: That of the call.
-        words: Each word and where it starts in `audio`, in seconds.
+        text: What is said.
+        pcm: s16le mono.
+        sample_rate: That of the call, in Hz.
+        words: Each word and where it starts in the pcm, in seconds.
     """
 
-    audio: bytes
+    text: str
+    pcm: bytes
     sample_rate: int
     words: tuple[tuple[str, float], ...]
+
+
+@dataclass
+class CallerPausedFrame(SystemFrame):
+    """The caller has been quiet for a moment, too short to call it a pause: time to get ready.
+
+    Attributes:
+        at_s: When their last sound was, on the event loop's clock.
+    """
+
+    at_s: float
+
+
+@dataclass
+class CallerResumedFrame(SystemFrame):
+    """The caller went on after a `CallerPausedFrame`, before the pause was one."""
+
+
+@dataclass
+class CallerStoppedFrame(VADUserStoppedSpeakingFrame):
+    """Pipecat's sign that the caller paused, which may come late: it says when that was.
+
+    Attributes:
+        at_s: When their last sound was, on the event loop's clock.
+    """
+
+    at_s: float = 0.0
+
+
+@dataclass
+class SpeculationStartedFrame(ControlFrame):
+    """The reply that follows answers a turn that may not be over: nothing of it may be heard or done yet."""

@@ -338,7 +338,7 @@ class PlayoutProcessor(FrameProcessor):
             self._take_audio(frame)
         elif isinstance(frame, CachedSpeechFrame):
             words = [SpokenWord(text, start_s) for text, start_s in frame.words]
-            self._say(frame.audio, words, append_to_context=True, is_interruptible=True)
+            self._say(frame.pcm, words, append_to_context=True, is_interruptible=True)
         elif isinstance(frame, SpeechAnchorFrame):
             self._anchor_ns = frame.anchor_ns
             self._context_start = self._ledger.appended

@@ -8,12 +8,11 @@ vendor, and never stops the model.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from loguru import logger
 from pipecat.frames.frames import (
     CancelFrame,
-    DataFrame,
+    EagerEndOfTurnCancelFrame,
     Frame,
     InterruptionFrame,
     LLMFullResponseEndFrame,
@@ -26,6 +25,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.utils.string import SENTENCE_ENDING_PUNCTUATION, match_endofsentence
 
 from processors.audio_cache import CachedSpeech
+from processors.frames import CachedSpeechFrame
 from processors.openers import OpenerMatcher, ReplyStart
 from processors.plain_speech import PlainSpeech
 
@@ -39,24 +39,10 @@ _AFTER_OPENER = " \t\n.…"
 """What may follow an opener and means nothing any more: its last full stop, drawn out."""
 
 
-@dataclass
-class CachedSpeechFrame(DataFrame):
-    """Rendered speech that stands in the reply where its text stood. An interruption drops it."""
-
-    text: str
-    pcm: bytes
-    """s16le mono."""
-    sample_rate: int
-    """In Hz."""
-    words: tuple[tuple[str, float], ...]
-    """Each word and where it starts in the pcm, in seconds."""
-    append_to_context: bool = True
-
-    @classmethod
-    def of(cls, text: str, speech: CachedSpeech) -> "CachedSpeechFrame":
-        """Return the frame of a rendered line; a line without word times is one word."""
-        words = tuple((word.text, word.start_s) for word in speech.words) or ((text, 0.0),)
-        return cls(text=text, pcm=speech.pcm, sample_rate=speech.rate_hz, words=words)
+def _cached_frame(text: str, speech: CachedSpeech) -> CachedSpeechFrame:
+    """Return the frame of a rendered line; a line without word times is one word."""
+    words = tuple((word.text, word.start_s) for word in speech.words) or ((text, 0.0),)
+    return CachedSpeechFrame(text=text, pcm=speech.pcm, sample_rate=speech.rate_hz, words=words)
 
 
 def spoken_words(text: str) -> int:
@@ -205,7 +191,7 @@ class SpeechTextProcessor(FrameProcessor):
     def _outgoing(self, frame: Frame, direction: FrameDirection) -> Sequence[Frame]:
         if direction is FrameDirection.UPSTREAM or isinstance(frame, StartFrame):
             return [frame]
-        if isinstance(frame, InterruptionFrame | CancelFrame):
+        if isinstance(frame, InterruptionFrame | EagerEndOfTurnCancelFrame | CancelFrame):
             self._begin_reply()
             return [frame]
         if isinstance(frame, SystemFrame):
@@ -242,7 +228,7 @@ class SpeechTextProcessor(FrameProcessor):
         if start.opener is not None:
             speech = self._lookup(start.opener) if self._lookup is not None else None
             if speech is not None:
-                frames.append(CachedSpeechFrame.of(start.opener, speech))
+                frames.append(_cached_frame(start.opener, speech))
                 self._limit.feed(start.said + " ")
                 self._follows_opener = True
             else:

@@ -98,6 +98,16 @@ class PlaybackPause:
 
 
 @dataclass(frozen=True)
+class BargeInDecision:
+    """What was done about a sound of the caller while the agent was busy; `at` in seconds since the call began."""
+
+    kind: str
+    """`pause`, `resume`, `interrupt` or `let go`."""
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True)
 class TurnRecord:
     """One finished turn. Every time is in seconds since the call began, None when it did not happen.
 
@@ -128,6 +138,9 @@ class TurnRecord:
     interrupted_at: float | None = None
     tools: tuple[ToolRun, ...] = ()
     pauses: tuple[PlaybackPause, ...] = ()
+    barge_in: tuple[BargeInDecision, ...] = ()
+    speculative: bool = False
+    """The answer was begun before the turn was decided."""
     answer_s: float | None = None
     """The caller's wait: `heard - speech_end`; None when either is unknown or they overlap."""
 
@@ -164,7 +177,7 @@ class TurnRecord:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, times rounded to 0.1 ms."""
         shape: dict[str, Any] = _RECORD.dump_python(self, mode="json")
-        for part in ("tools", "pauses"):
+        for part in ("tools", "pauses", "barge_in"):
             shape[part] = [{name: _rounded(value) for name, value in one.items()} for one in shape[part]]
         return {name: _rounded(value) for name, value in shape.items()}
 
@@ -239,6 +252,14 @@ class _CallerSpeech:
 
 
 @dataclass
+class _Ahead:
+    """Stages of an answer that is made ahead; they become the turn's when it is decided."""
+
+    times: dict[Milestone, float] = field(default_factory=dict[Milestone, float])
+    requested_texts: list[str] = field(default_factory=list[str])
+
+
+@dataclass
 class _OpenTurn:
     """The turn whose answer is being made or heard."""
 
@@ -250,6 +271,8 @@ class _OpenTurn:
     requested_texts: list[str] = field(default_factory=list)
     tools: list[ToolRun] = field(default_factory=list[ToolRun])
     pauses: list[PlaybackPause] = field(default_factory=list[PlaybackPause])
+    barge_in: list[BargeInDecision] = field(default_factory=list[BargeInDecision])
+    is_speculative: bool = False
     agent_end: float | None = None
     interrupted_at: float | None = None
     cut: bool = False
@@ -293,6 +316,8 @@ class _OpenTurn:
             interrupted_at=self.interrupted_at,
             tools=tuple(self.tools),
             pauses=tuple(self.pauses),
+            barge_in=tuple(self.barge_in),
+            speculative=self.is_speculative,
             answer_s=heard - speech_end if is_wait and heard is not None and speech_end is not None else None,
         )
 
@@ -321,6 +346,8 @@ class TurnLedger:
         self._complete: deque[TurnRecord] = deque(maxlen=KEPT_TURNS)
         self._turn = _OpenTurn(0, TurnKind.GREETING)
         self._caller = _CallerSpeech()
+        self._ahead: _Ahead | None = None
+        """What happened of an answer to a turn that is not decided yet."""
         self._counts = LedgerCounts()
         self._is_caller_speaking = False
         self._is_agent_audible = False
@@ -379,10 +406,30 @@ class TurnLedger:
         at = self._relative(now_s)
         if at is None:
             return
+        ahead, self._ahead = self._ahead, None
         if self._caller.is_known:
             self._begin_answer()
         if self._turn.kind is TurnKind.ANSWER:
             self._turn.times.setdefault(Milestone.TURN_DECIDED, at)
+            if ahead is not None:
+                self._turn.is_speculative = True
+                self._turn.requested_texts += ahead.requested_texts
+                for milestone, told in ahead.times.items():
+                    self._turn.times.setdefault(milestone, told)
+
+    def speculation_started(self, now_s: float) -> None:
+        """An answer is begun though the turn is not decided."""
+        if self._relative(now_s) is not None:
+            self._ahead = _Ahead()
+
+    def speculation_audio(self, now_s: float) -> None:
+        """The first audio of that answer is there, and waits."""
+        if self._ahead is not None:
+            self._reach(Milestone.TTS_FIRST_AUDIO, now_s)
+
+    def speculation_withdrawn(self, now_s: float) -> None:
+        """It answers nothing: the caller goes on."""
+        self._ahead = None
 
     # What the agent does.
 
@@ -395,6 +442,9 @@ class TurnLedger:
         """The model was asked; later requests of the same turn (after a tool) do not move it."""
         at = self._relative(now_s)
         if at is None:
+            return
+        if self._ahead is not None:
+            self._ahead.times.setdefault(Milestone.LLM_REQUEST, at)
             return
         is_after_tool = bool(self._turn.tools) and self._turn.interrupted_at is None
         if self._caller.finals and not is_after_tool:
@@ -418,7 +468,7 @@ class TurnLedger:
     def tts_requested(self, text: str, now_s: float) -> None:
         """A voice was asked to speak `text`."""
         if self._reach(Milestone.TTS_REQUEST, now_s):
-            _append_bounded(self._turn.requested_texts, text)
+            _append_bounded((self._ahead or self._turn).requested_texts, text)
 
     def tts_first_audio(self, now_s: float) -> None:
         """The first audio of a voice, or of the cache, came."""
@@ -426,7 +476,9 @@ class TurnLedger:
 
     def audio_sent(self, now_s: float) -> None:
         """Audio left for the caller."""
-        self._reach(Milestone.SENT, now_s)
+        at = self._relative(now_s)
+        if at is not None:
+            self._turn.times.setdefault(Milestone.SENT, at)
 
     def heard_started(self, now_s: float) -> None:
         """The caller begins to hear the agent."""
@@ -455,6 +507,12 @@ class TurnLedger:
             return
         self._turn.agent_end = max(at, self._turn.agent_end or 0.0)
         self._turn.cut = self._turn.cut or cut
+
+    def barge_in(self, kind: str, reason: str, now_s: float) -> None:
+        """Something was decided about a sound of the caller; see `BargeInDecision`."""
+        at = self._relative(now_s)
+        if at is not None and len(self._turn.barge_in) < MAX_PAUSES * 2:
+            self._turn.barge_in.append(BargeInDecision(kind, reason, at))
 
     def agent_paused(self, now_s: float) -> None:
         """The agent was stopped, for the time being: the caller makes a sound."""
@@ -554,7 +612,7 @@ class TurnLedger:
     def _reach(self, milestone: Milestone, now_s: float) -> bool:
         at = self._relative(now_s)
         if at is not None:
-            self._turn.times.setdefault(milestone, at)
+            (self._ahead or self._turn).times.setdefault(milestone, at)
         return at is not None
 
     def _begin_answer(self) -> None:

@@ -6,6 +6,7 @@ Both run in direct mode (no queue, no task of their own) and never change, delay
 from typing import Protocol
 
 from pipecat.frames.frames import (
+    EagerEndOfTurnCancelFrame,
     Frame,
     FunctionCallCancelFrame,
     FunctionCallInProgressFrame,
@@ -18,6 +19,8 @@ from pipecat.frames.frames import (
     UserStoppedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from processors.frames import SpeculationStartedFrame
 
 
 class TranscriptListener(Protocol):
@@ -37,6 +40,14 @@ class ReplyListener(Protocol):
 
     def interrupted(self, now_s: float) -> None:
         """The caller spoke over the agent."""
+        ...
+
+    def speculation_started(self, now_s: float) -> None:
+        """The model was asked before the caller's turn is known to be over."""
+        ...
+
+    def speculation_withdrawn(self, now_s: float) -> None:
+        """What it says to that is not needed."""
         ...
 
     def llm_requested(self, now_s: float) -> None:
@@ -94,6 +105,10 @@ class ReplyTap(FrameProcessor):
             if self._awaits_token:
                 self._awaits_token = False
                 self._listener.llm_first_token(now_s)
+        elif isinstance(frame, SpeculationStartedFrame):
+            self._listener.speculation_started(now_s)
+        elif isinstance(frame, EagerEndOfTurnCancelFrame):
+            self._listener.speculation_withdrawn(now_s)
         elif isinstance(frame, LLMFullResponseStartFrame):
             self._awaits_token = True
             self._listener.llm_requested(now_s)

@@ -114,6 +114,9 @@ async def test_a_runner_that_cancels_a_call_ends_it_whole(
         async with http.ws_connect(runner.socket_url) as line:
             await line.send_json({"event": "connected", "protocol": "Call", "version": "1.0.0"})
             await line.send_json(_start())
+            assert (await line.receive_json(timeout=10))[
+                "event"
+            ] == "mark"  # the round trip is measured first
             assert (await line.receive_json(timeout=10))["event"] == "media"
             runner.bots[0].cancel()
             async with asyncio.timeout(5):

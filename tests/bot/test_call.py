@@ -62,6 +62,7 @@ class OneCall:
             call_sid="CA1",
             agent=replace(checked.agent, config=config),
             flow=checked.flow,
+            events=checked.events,
             channel=Channel.PHONE,
             rate_hz=8000,
             caller_number="+15550001111",

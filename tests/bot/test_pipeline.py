@@ -7,18 +7,24 @@ import pytest
 import pytest_asyncio
 from pipecat.frames.frames import InputAudioRawFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.turns.user_start import TranscriptionUserTurnStartStrategy, VADUserTurnStartStrategy
+from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
-from bot.agent import Agent
+from bot.agent import Agent, Listening, Pauses, ServiceChoice, Speculation
 from bot.errors import ConfigurationError
 from bot.flow_check import load_checked_agents
 from bot.pipeline import CallGraph, GraphParts, build_graph
 from bot.services import ServiceContext
 from bot.settings import load_settings
 from bot.vendor_clients import VendorClients
+from processors.barge_in import BargeInProcessor
 from processors.end_of_turn import EndOfTurnStrategy
+from processors.end_of_turn_table import Patience
+from processors.flux_end_of_turn import FluxEndOfTurnStrategy
+from processors.noise_gate import NoiseGate
+from processors.repair import UnheardTurnStopStrategy
 from processors.speech_models import SpeechModels
 from processors.turn_record import TurnLedger
+from processors.turn_start import CallerTurnStartStrategy
 
 pytestmark = pytest.mark.real_time
 
@@ -40,7 +46,27 @@ async def parts(models: SpeechModels) -> AsyncGenerator[GraphParts]:
     agent = load_checked_agents(FLOWS)["reception"].agent
     async with VendorClients(load_settings(_env_file=None, **vendors)) as clients:
         services = ServiceContext(clients, 8000, 8000, "en-US", agent.config.voices)
-        yield GraphParts(agent, services, models, TurnLedger(started_s=0.0), recording=None)
+        yield GraphParts(
+            agent,
+            services,
+            models,
+            TurnLedger(started_s=0.0),
+            recording=None,
+            opener=lambda _: None,
+            opener_missing=lambda _: None,
+            on_line_sound=lambda _: None,
+            flow_node=lambda: "front_desk",
+            ask=Ear().say,
+            repair_listener=Ear(),
+        )
+
+
+class Ear:
+    async def say(self, text: str) -> None:
+        pass
+
+    def failed_turn(self, count: int) -> None:
+        pass
 
 
 def with_config(parts: GraphParts, **changes: Any) -> GraphParts:
@@ -58,17 +84,29 @@ def chain(graph: CallGraph) -> list[str]:
     return kinds
 
 
+def turn_strategies(graph: CallGraph) -> UserTurnStrategies:
+    strategies = graph.aggregators.user_half._params.user_turn_strategies
+    assert strategies is not None
+    return strategies
+
+
 async def test_what_follows_what_on_a_phone(parts: GraphParts) -> None:
     graph = build_graph(parts)
     assert chain(graph) == [
         "CallerAudioProcessor",
         "FlushingDeepgramSTTService",
+        "CallerSilenceProcessor",
         "TranscriptTap",
+        "TranscriptTap",
+        "BargeInProcessor",
         "KeypadProcessor",
+        "RepairProcessor",
         "LLMUserAggregator",
-        "AnthropicLLMService",
+        "Anthropic",
         "ReplyTap",
+        "SpeechTextProcessor",
         "ElevenLabs",
+        "SpeculationGateProcessor",
         "PlayoutProcessor",
         "LLMAssistantAggregator",
     ]
@@ -125,17 +163,42 @@ async def test_listening_is_the_agents(parts: GraphParts, barge_in: bool) -> Non
         }
     )
     graph = build_graph(with_config(parts, listening=listening))
-    strategies = graph.aggregators.user_half._params.user_turn_strategies
-    assert strategies is not None
-    assert strategies.start is not None
-    assert strategies.stop is not None
-    assert [type(one) for one in strategies.start] == [
-        VADUserTurnStartStrategy,
-        TranscriptionUserTurnStartStrategy,
-    ]
-    assert all(one._enable_interruptions is barge_in for one in strategies.start)
-    [stop] = strategies.stop
+    strategies = turn_strategies(graph)
+    assert [type(one) for one in strategies.start or ()] == [CallerTurnStartStrategy]
+    stop, unheard = strategies.stop or [None, None]
     assert isinstance(stop, EndOfTurnStrategy)
-    assert (stop._max_pause_s, stop._utterance_end_s) == (0.4, 0.9)
-    activity = graph.caller._activity.params
-    assert (activity.min_speech_s, activity.min_level_db) == (0.32, -30.0)
+    assert isinstance(unheard, UnheardTurnStopStrategy)
+    assert (stop._patience().max_pause_s, stop._patience().utterance_end_s) == (0.4, 0.9)
+    sounds = graph.caller._sounds
+    assert isinstance(sounds, BargeInProcessor)
+    assert sounds.may_interrupt is barge_in
+    assert graph.caller._activity.params.min_speech_s == 0.32
+    assert isinstance(graph.caller._gate, NoiseGate)
+    assert graph.caller._gate._least_db == -30.0
+
+
+async def test_a_node_of_the_flow_has_its_own_pauses(parts: GraphParts) -> None:
+    listening = Listening(states={"number": Pauses(max_pause_ms=900, utterance_end_ms=1500)})
+    node = "front_desk"
+    graph = build_graph(with_config(replace(parts, flow_node=lambda: node), listening=listening))
+    assert isinstance(stop := (turn_strategies(graph).stop or [None])[0], EndOfTurnStrategy)
+    assert stop._patience().max_pause_s == 0.5
+    node = "number"
+    assert stop._patience() == replace(
+        Patience(), max_pause_s=0.9, utterance_end_s=1.5, open_s=1.5, dictation_s=1.5
+    )
+
+
+async def test_flux_decides_turns_by_itself(parts: GraphParts) -> None:
+    services = parts.agent.config.services
+    flux = services.model_copy(update={"stt": (ServiceChoice(name="flux"),)})
+    graph = build_graph(with_config(parts, services=flux))
+    assert isinstance(stop := (turn_strategies(graph).stop or [None])[0], FluxEndOfTurnStrategy)
+    assert stop._table._hold_s("It's eight five oh, five five") == pytest.approx(1.0)
+    assert stop._table._hold_s("I'd like a cleaning.") == 0.0
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_the_off_switch_of_thinking_ahead(parts: GraphParts, enabled: bool) -> None:
+    graph = build_graph(with_config(parts, speculation=Speculation(enabled=enabled)))
+    assert graph.account.may_start() is enabled

@@ -105,7 +105,7 @@ async def test_a_line_asked_for_twice_is_rendered_once(studio: Studio) -> None:
         while await cached_line(studio.cache, studio.agent, "One moment.", RATE) is None:  # noqa: ASYNC110 - a file
             await asyncio.sleep(0.02)
     await renderer.close()
-    assert sum(spoken.text == "One moment." for spoken in studio.sim.spoken_log) == 1
+    assert sum(spoken.text.strip() == "One moment." for spoken in studio.sim.spoken_log) == 1
 
 
 async def test_a_line_that_only_the_disk_has_is_brought_to_memory_and_not_rendered_again(

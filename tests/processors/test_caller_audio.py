@@ -3,12 +3,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipecat.audio.turn.base_turn_analyzer import EndOfTurnState
 from pipecat.frames.frames import (
     Frame,
     InputAudioRawFrame,
     StartFrame,
-    UserStoppedSpeakingFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
@@ -17,7 +15,8 @@ from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-from processors.caller_audio import CallerAudioProcessor, EarlyTurnAnalyzer
+from processors.caller_audio import CallerAudioProcessor
+from processors.frames import CallerPausedFrame, CallerResumedFrame, CallerStoppedFrame
 from processors.speech_models import VoiceStream
 from processors.voice_activity import VoiceActivityParams
 
@@ -91,15 +90,31 @@ class Listener:
         self.events.append(("stopped", speech_end_s))
 
 
+class Sounds:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, float]] = []
+
+    def onset(self, now_s: float) -> None:
+        self.events.append(("onset", now_s))
+
+    def noise(self, now_s: float) -> None:
+        self.events.append(("noise", now_s))
+
+
 class Rig:
     """A `CallerAudioProcessor` in a real pipeline, fed 20 ms at a time on virtual time."""
 
     async def __aenter__(self) -> "Rig":
         self.models = FakeModels()
-        self.sink, self.listener, self.tail = Sink(), Listener(), Tail()
+        self.sink, self.listener, self.sounds, self.tail = Sink(), Listener(), Sounds(), Tail()
         models: Any = self.models
         self.caller = CallerAudioProcessor(
-            models, rate_hz=RATE, params=VoiceActivityParams(), listener=self.listener, sink=self.sink
+            models,
+            rate_hz=RATE,
+            params=VoiceActivityParams(),
+            listener=self.listener,
+            sounds=self.sounds,
+            sink=self.sink,
         )
         self.worker = PipelineWorker(
             Pipeline([self.caller, self.tail]),
@@ -159,7 +174,7 @@ async def test_the_recogniser_has_all_audio_before_it_is_told_that_the_caller_st
         await rig.speak(0.5)
         await rig.play(0.3, 0.0)
         kinds = [type(frame) for _, frame in rig.tail.seen]
-        until_stop = kinds[: kinds.index(VADUserStoppedSpeakingFrame)]
+        until_stop = kinds[: kinds.index(CallerStoppedFrame)]
         heard_s = sum(
             len(f.audio) for _, f in rig.tail.seen[: len(until_stop)] if isinstance(f, InputAudioRawFrame)
         )
@@ -221,8 +236,7 @@ async def test_each_turn_is_judged_by_its_own_audio_and_at_most_eight_seconds_of
         await rig.speak(12.0)
         await rig.play(0.3, 0.0)
         assert len(rig.models.turns[-1]) / 2 / RATE == pytest.approx(8.0, abs=0.1)
-        await rig.caller.queue_frame(UserStoppedSpeakingFrame())
-        await asyncio.sleep(0.01)
+        rig.caller.end_turn()
         await rig.speak(0.6)
         await rig.play(0.3, 0.0)
         assert len(rig.models.turns[-1]) / 2 / RATE < 2.0
@@ -247,18 +261,40 @@ async def test_models_that_fail_leave_the_call_alive() -> None:
         assert len(rig.tail.of(VADUserStartedSpeakingFrame)) == 1
 
 
-async def test_the_analyzer_says_complete_incomplete_or_not_known() -> None:
+async def test_every_sound_is_told_at_once_and_noise_is_told_apart() -> None:
     async with Rig() as rig:
-        analyzer = EarlyTurnAnalyzer(rig.caller)
-        for verdict, state, is_known in (
-            (0.9, EndOfTurnState.COMPLETE, True),
-            (0.2, EndOfTurnState.INCOMPLETE, True),
-            (None, EndOfTurnState.INCOMPLETE, False),
-        ):
-            rig.models.verdict = verdict
-            rig.caller.end_turn()
-            assert (await analyzer.analyze_end_of_turn())[0] is state
-            assert analyzer.is_known is is_known
+        await rig.keep_quiet(0.5)
+        began_s = asyncio.get_running_loop().time()
+        await rig.speak(0.1)
+        await rig.keep_quiet(0.5)
+        assert [kind for kind, _ in rig.sounds.events] == ["onset", "noise"]
+        assert rig.sounds.events[0][1] - began_s <= 0.07
+        assert rig.tail.of(VADUserStartedSpeakingFrame) == []
+        await rig.speak(0.5)
+        assert [kind for kind, _ in rig.sounds.events] == ["onset", "noise", "onset"]
+
+
+async def test_a_short_pause_is_told_and_taken_back() -> None:
+    async with Rig() as rig:
+        began_s = asyncio.get_running_loop().time()
+        await rig.speak(0.6)
+        await rig.play(0.16, 0.0)
+        (paused,) = [frame for _, frame in rig.tail.seen if isinstance(frame, CallerPausedFrame)]
+        assert paused.at_s - began_s == pytest.approx(0.6, abs=0.05)
+        await rig.speak(0.3)
+        assert len(rig.tail.of(CallerResumedFrame)) == 1
+        await rig.play(0.3, 0.0)
+        (stopped,) = [frame for _, frame in rig.tail.seen if isinstance(frame, CallerStoppedFrame)]
+        assert stopped.at_s - began_s == pytest.approx(1.06, abs=0.05)
+
+
+async def test_how_long_the_caller_has_been_quiet() -> None:
+    async with Rig() as rig:
+        assert rig.caller.quiet_s() > 1e6
+        await rig.speak(0.5)
+        assert rig.caller.quiet_s() < 0.05
+        await rig.keep_quiet(0.4)
+        assert rig.caller.quiet_s() == pytest.approx(0.4, abs=0.06)
 
 
 async def test_audio_that_comes_as_frames_is_taken_too() -> None:

@@ -2,182 +2,232 @@ import asyncio
 from typing import Any
 
 import pytest
-from pipecat.audio.turn.base_turn_analyzer import BaseTurnAnalyzer, BaseTurnParams, EndOfTurnState
-from pipecat.frames.frames import (
-    Frame,
-    InterimTranscriptionFrame,
-    TranscriptionFrame,
-    VADUserStartedSpeakingFrame,
-    VADUserStoppedSpeakingFrame,
-)
-from pipecat.metrics.metrics import MetricsData
+from pipecat.frames.frames import Frame, TranscriptionFrame, VADUserStartedSpeakingFrame
+from pipecat.turns.types import UserTurnSpeculation
+from pipecat.turns.user_stop import UserTurnStoppedParams
 from pipecat.utils.asyncio.task_manager import TaskManager
 
-from processors.end_of_turn import EndOfTurnStrategy
-from processors.frames import TranscriptFlushedFrame
+from processors.end_of_turn import SPECULATION_LIMIT_S, EndOfTurnStrategy
+from processors.end_of_turn_table import Patience
+from processors.frames import (
+    CallerPausedFrame,
+    CallerResumedFrame,
+    CallerStoppedFrame,
+    TranscriptFlushedFrame,
+)
+from processors.language import load_language
 
-PAUSE_S = 0.2
+
+class Model:
+    """A turn model with a fixed opinion, which takes its time."""
+
+    def __init__(self, *, verdict: float | None = 0.1, takes_s: float = 0.05, fails: bool = False) -> None:
+        self.verdict = verdict
+        self.takes_s = takes_s
+        self.fails = fails
+        self.asked = 0
+        self.turns_ended = 0
+
+    async def turn_verdict(self) -> float | None:
+        self.asked += 1
+        await asyncio.sleep(self.takes_s)
+        if self.fails:
+            raise RuntimeError("no model")
+        return self.verdict
+
+    def end_turn(self) -> None:
+        self.turns_ended += 1
 
 
-class Verdict(BaseTurnAnalyzer):
-    """A turn model with a fixed opinion."""
+class Account:
+    def __init__(self, *, open: bool = True) -> None:
+        self.open = open
 
-    def __init__(self, *, complete: bool, is_known: bool = True, takes_s: float = 0.0) -> None:
-        super().__init__()
-        self._complete = complete
-        self._takes_s = takes_s
-        self.is_known = is_known
-
-    @property
-    def speech_triggered(self) -> bool:
-        return False
-
-    @property
-    def params(self) -> BaseTurnParams:
-        return BaseTurnParams()
-
-    def append_audio(self, buffer: bytes, is_speech: bool) -> EndOfTurnState:
-        return EndOfTurnState.INCOMPLETE
-
-    async def analyze_end_of_turn(self) -> tuple[EndOfTurnState, MetricsData | None]:
-        await asyncio.sleep(self._takes_s)
-        return (EndOfTurnState.COMPLETE if self._complete else EndOfTurnState.INCOMPLETE), None
-
-    def clear(self) -> None:
-        pass
+    def may_start(self) -> bool:
+        return self.open
 
 
 class Turn:
-    """One caller turn in front of a strategy; notes when it was found to be over."""
+    """One caller turn in front of a strategy; notes what it does, and when."""
 
-    def __init__(self, *, complete: bool, is_known: bool = True, takes_s: float = 0.0) -> None:
-        analyzer: Any = Verdict(complete=complete, is_known=is_known, takes_s=takes_s)
-        self.strategy = EndOfTurnStrategy(analyzer, max_pause_s=0.5, utterance_end_s=1.0)
-        self.ended_at: list[float] = []
+    def __init__(self, model: Model, *, account: Account | None = None, agent_text: str = "") -> None:
+        self.model = model
+        self.strategy = EndOfTurnStrategy(
+            model,
+            load_language("en-US"),
+            patience=Patience,
+            agent_text=lambda: agent_text,
+            account=account,
+        )
+        self.log: list[tuple[str, object, float]] = []
         self._loop = asyncio.get_running_loop()
+        self.sound_end_s = self._loop.time()
 
-    async def begin(self) -> None:
+    async def __aenter__(self) -> "Turn":
         self.strategy._task_manager = TaskManager()
+        self.strategy.add_event_handler("on_user_turn_inference_triggered", self._on_inference)
+        self.strategy.add_event_handler("on_user_turn_speculation_cancelled", self._on_withdrawn)
         self.strategy.add_event_handler("on_user_turn_stopped", self._on_stopped)
         await self.strategy.handle_user_turn_started()
-        await self.take(VADUserStartedSpeakingFrame(start_secs=PAUSE_S))
+        await self.take(VADUserStartedSpeakingFrame(start_secs=0.2))
+        return self
 
-    async def take(self, frame: Frame) -> None:
-        await self.strategy.process_frame(frame)
+    async def __aexit__(self, *_: object) -> None:
+        await self.strategy.cleanup()
 
-    async def say(self, text: str, *, finalized: bool = False) -> None:
-        frame = TranscriptionFrame(text, "", "")
-        frame.finalized = finalized
-        await self.take(frame)
+    async def take(self, *frames: Frame) -> None:
+        for frame in frames:
+            await self.strategy.process_frame(frame)
 
-    async def pause(self) -> None:
-        await self.take(VADUserStoppedSpeakingFrame(stop_secs=PAUSE_S))
+    async def quiet(self, text: str = "", *, flush: bool = True) -> None:
+        """Pause: told at 128 ms, text at 150 ms, a pause it is at 200 ms."""
+        self.sound_end_s = self._loop.time()
+        await asyncio.sleep(0.128)
+        await self.take(CallerPausedFrame(at_s=self.sound_end_s))
+        await asyncio.sleep(0.022)
+        if text:
+            await self.take(said(text))
+        if flush:
+            await self.take(TranscriptFlushedFrame())
+        await asyncio.sleep(0.05)
+        await self.take(CallerStoppedFrame(stop_secs=0.2, at_s=self.sound_end_s))
 
-    async def _on_stopped(self, *_: Any) -> None:
-        self.ended_at.append(self._loop.time())
+    async def go_on(self) -> None:
+        await self.take(CallerResumedFrame())
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _, _ in self.log]
+
+    def at(self, kind: str) -> float:
+        """Return when it happened, in seconds after the caller's last sound."""
+        return next(at_s for one, _, at_s in self.log if one == kind) - self.sound_end_s
+
+    async def _on_inference(self, _: object, speculation: UserTurnSpeculation | None) -> None:
+        if speculation is not None:
+            self.log.append(("speculate", speculation.text, self._loop.time()))
+        else:
+            self.log.append(("infer", None, self._loop.time()))
+
+    async def _on_withdrawn(self, *_: Any) -> None:
+        self.log.append(("withdraw", None, self._loop.time()))
+
+    async def _on_stopped(self, _: object, params: UserTurnStoppedParams) -> None:
+        self.log.append(("stop", params.confirms_speculation, self._loop.time()))
         await self.strategy.handle_user_turn_stopped()
 
 
-async def ended_after(turn: Turn, wait_s: float = 3.0) -> float | None:
-    """Return the silence after which the turn ended, the pause the VAD waits for included."""
-    began_s = asyncio.get_running_loop().time() - PAUSE_S
-    await asyncio.sleep(wait_s)
-    await turn.strategy.cleanup()
-    return turn.ended_at[0] - began_s if turn.ended_at else None
+def said(text: str) -> TranscriptionFrame:
+    return TranscriptionFrame(text, "", "", result=object())
 
 
-async def test_finished_words_and_a_flushed_transcript_end_the_turn_at_once() -> None:
-    turn = Turn(complete=True)
-    await turn.begin()
-    await turn.say("Yes, please.")
-    await turn.pause()
-    await turn.take(TranscriptFlushedFrame())
-    assert await ended_after(turn) == pytest.approx(PAUSE_S, abs=0.01)
+async def test_a_finished_turn_ends_as_soon_as_the_pause_is_one() -> None:
+    async with Turn(Model(verdict=0.9)) as turn:
+        await turn.quiet("Yes, please.")
+        await asyncio.sleep(2.0)
+        assert turn.kinds == ["infer", "stop"]
+        assert turn.at("stop") == pytest.approx(0.2, abs=0.01)
+        assert turn.model.turns_ended == 1
 
 
-async def test_a_finalized_transcript_needs_no_flush() -> None:
-    turn = Turn(complete=True)
-    await turn.begin()
-    await turn.pause()
-    await turn.say("Yes, please.", finalized=True)
-    assert await ended_after(turn) == pytest.approx(PAUSE_S, abs=0.01)
+async def test_silence_counts_from_the_last_sound_though_the_sign_comes_late() -> None:
+    """As it does when barge-in had to hear more before it let the caller's speech go on."""
+    async with Turn(Model(verdict=0.1)) as turn:
+        at_s = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.4)
+        await turn.take(CallerPausedFrame(at_s=at_s), said("Wait, please."), TranscriptFlushedFrame())
+        await turn.take(CallerStoppedFrame(stop_secs=0.2, at_s=at_s))
+        await asyncio.sleep(0.05)
+        assert turn.kinds == []
+        await asyncio.sleep(0.06)
+        assert turn.kinds == ["infer", "stop"]
 
 
-@pytest.mark.parametrize(
-    ("text", "is_known", "silence_s"),
-    [
-        ("Tuesday would be good.", True, 0.5),
-        ("I would like to", True, 1.0),
-        ("I would like to", False, 0.5),
-    ],
-    ids=["reads finished", "neither sounds nor reads finished", "the model knows nothing"],
-)
-async def test_silence_ends_what_does_not_sound_finished(text: str, is_known: bool, silence_s: float) -> None:
-    turn = Turn(complete=False, is_known=is_known)
-    await turn.begin()
-    await turn.say(text)
-    await turn.pause()
-    await turn.take(TranscriptFlushedFrame())
-    assert await ended_after(turn) == pytest.approx(silence_s, abs=0.01)
+async def test_a_slow_or_broken_model_holds_nothing_up() -> None:
+    for model in (Model(verdict=0.9, takes_s=30.0), Model(fails=True)):
+        async with Turn(model) as turn:
+            await turn.quiet("Yes, please.")
+            await asyncio.sleep(2.0)
+            assert turn.at("stop") == pytest.approx(0.5, abs=0.01)
 
 
-async def test_the_time_that_the_verdict_takes_is_silence_too() -> None:
-    turn = Turn(complete=False, takes_s=0.2)
-    await turn.begin()
-    await turn.say("Tuesday would be good.", finalized=True)
-    began_s = asyncio.get_running_loop().time() - PAUSE_S
-    await turn.pause()
-    await asyncio.sleep(2.0)
-    await turn.strategy.cleanup()
-    assert [at - began_s for at in turn.ended_at] == [pytest.approx(0.5, abs=0.01)]
+async def test_the_model_is_asked_once_a_pause() -> None:
+    async with Turn(Model()) as turn:
+        await turn.quiet("Hi, I'd like")
+        assert turn.model.asked == 1
+        await turn.take(VADUserStartedSpeakingFrame(start_secs=0.2))
+        await turn.quiet("to book.")
+        assert turn.model.asked == 2
 
 
-async def test_words_that_come_late_can_make_the_sentence_whole() -> None:
-    turn = Turn(complete=False)
-    await turn.begin()
-    await turn.say("Tuesday would")
-    await turn.pause()
-    began_s = asyncio.get_running_loop().time() - PAUSE_S
-    await asyncio.sleep(0.1)
-    await turn.say("be good.", finalized=True)
-    await asyncio.sleep(2.0)
-    await turn.strategy.cleanup()
-    assert [at - began_s for at in turn.ended_at] == [pytest.approx(0.5, abs=0.01)]
+async def test_thinking_ahead_is_confirmed_without_a_second_inference() -> None:
+    async with Turn(Model(), account=Account()) as turn:
+        await turn.quiet("I'd like a cleaning.")
+        await asyncio.sleep(2.0)
+        assert [(kind, what) for kind, what, _ in turn.log] == [
+            ("speculate", "I'd like a cleaning."),
+            ("stop", True),
+        ]
+        assert turn.at("speculate") == pytest.approx(0.15, abs=0.01)
+        assert turn.at("stop") == pytest.approx(0.5, abs=0.01)
 
 
-async def test_a_caller_who_goes_on_keeps_the_turn() -> None:
-    turn = Turn(complete=False)
-    await turn.begin()
-    await turn.say("It's eight five oh.")
-    await turn.pause()
-    await asyncio.sleep(0.2)
-    await turn.take(VADUserStartedSpeakingFrame(start_secs=PAUSE_S))
-    await asyncio.sleep(3.0)
-    assert turn.ended_at == []
-    await turn.say("five five five.", finalized=True)
-    await turn.pause()
-    assert await ended_after(turn) == pytest.approx(0.5, abs=0.01)
+async def test_who_goes_on_has_it_withdrawn_at_once() -> None:
+    async with Turn(Model(), account=Account()) as turn:
+        await turn.quiet("I'd like a cleaning.")
+        await turn.go_on()
+        assert turn.kinds == ["speculate", "withdraw"]
+        await turn.quiet("On Tuesday.")
+        await asyncio.sleep(2.0)
+        assert turn.kinds == ["speculate", "withdraw", "speculate", "stop"]
 
 
-async def test_an_interim_after_the_flush_means_that_text_is_still_on_its_way() -> None:
-    turn = Turn(complete=True)
-    await turn.begin()
-    await turn.say("Tuesday.")
-    await turn.take(TranscriptFlushedFrame())
-    await turn.take(InterimTranscriptionFrame("or", "", ""))
-    await turn.pause()
-    await turn.say("or Wednesday.", finalized=True)
-    assert await ended_after(turn) == pytest.approx(PAUSE_S, abs=0.01)
+async def test_a_turn_that_somebody_else_ends_has_it_withdrawn() -> None:
+    async with Turn(Model(), account=Account()) as turn:
+        await turn.quiet("I'd like a cleaning.")
+        await turn.strategy.handle_user_turn_stopped()
+        assert turn.kinds == ["speculate", "withdraw"]
+        await asyncio.sleep(2.0)
+        assert turn.kinds == ["speculate", "withdraw"]
 
 
-async def test_no_words_no_turn() -> None:
-    turn = Turn(complete=True)
-    await turn.begin()
-    await turn.pause()
-    await turn.take(TranscriptFlushedFrame())
-    assert await ended_after(turn) is None
+async def test_what_stays_open_for_too_long_is_withdrawn() -> None:
+    async with Turn(Model(), account=Account()) as turn:
+        await turn.quiet("I'd like a cleaning.")
+        turn.strategy._table._is_pause_sure = False  # a pause that is never called one
+        await turn.strategy._stop_timer()
+        await asyncio.sleep(SPECULATION_LIMIT_S + 0.1)
+        assert turn.kinds == ["speculate", "withdraw"]
 
 
-def test_limits_must_be_in_order() -> None:
-    with pytest.raises(ValueError, match="max_pause_s"):
-        EndOfTurnStrategy(Verdict(complete=True), max_pause_s=1.0, utterance_end_s=0.5)  # pyright: ignore[reportArgumentType] - refused before it is used
+async def test_without_budget_nothing_is_thought_ahead() -> None:
+    async with Turn(Model(), account=Account(open=False)) as turn:
+        await turn.quiet("I'd like a cleaning.")
+        await asyncio.sleep(2.0)
+        assert turn.kinds == ["infer", "stop"]
+
+
+async def test_a_question_for_a_number_gives_time_to_dictate_it() -> None:
+    async with Turn(Model(verdict=0.9), agent_text="What phone number can we reach you at?") as turn:
+        await turn.quiet("It's eight five oh.")
+        await asyncio.sleep(1.0)
+        assert turn.kinds == []
+        await asyncio.sleep(1.0)
+        assert turn.at("stop") == pytest.approx(1.5, abs=0.01)
+
+
+async def test_keys_end_their_turn_at_once() -> None:
+    async with Turn(Model()) as turn:
+        await turn.quiet()
+        frame = TranscriptionFrame("DTMF: 123", "", "", finalized=True)
+        await turn.take(frame)
+        assert turn.kinds == ["infer", "stop"]
+
+
+async def test_the_end_of_the_call_leaves_no_task() -> None:
+    turn = Turn(Model(takes_s=60.0), account=Account())
+    async with turn:
+        await turn.quiet("I'd like a cleaning.")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not turn.strategy.task_manager.current_tasks()

@@ -3,19 +3,24 @@ from typing import Any
 
 import pytest
 from deepgram.listen.v1.types import ListenV1Results
-from pipecat.frames.frames import Frame, TextFrame, TranscriptionFrame
+from pipecat.frames.frames import Frame, TextFrame, TranscriptionFrame, VADUserStartedSpeakingFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.tests.utils import SleepFrame, run_test
 
 from processors.flushing_deepgram import FlushingDeepgramSTTService
-from processors.frames import TranscriptFlushedFrame
+from processors.frames import (
+    CallerPausedFrame,
+    CallerResumedFrame,
+    CallerStoppedFrame,
+    TranscriptFlushedFrame,
+)
 
 
-def results(text: str, *, is_final: bool, from_finalize: bool) -> ListenV1Results:
+def results(text: str, *, is_final: bool, from_finalize: bool, duration_s: float = 1.0) -> ListenV1Results:
     shape: dict[str, Any] = {
         "type": "Results",
         "channel_index": [0, 1],
-        "duration": 1.0,
+        "duration": duration_s,
         "start": 0.0,
         "is_final": is_final,
         "speech_final": False,
@@ -30,12 +35,40 @@ def results(text: str, *, is_final: bool, from_finalize: bool) -> ListenV1Result
     return ListenV1Results.model_validate(shape)
 
 
+class Connection:
+    """Counts what is sent."""
+
+    def __init__(self) -> None:
+        self.finalizes = 0
+
+    async def send_media(self, audio: bytes) -> None:
+        pass
+
+    async def send_finalize(self, message: object) -> None:
+        self.finalizes += 1
+
+
 class Recogniser(FlushingDeepgramSTTService):
     """Keeps what it pushes instead of pushing it."""
 
     def __init__(self) -> None:
-        super().__init__(api_key="key")
+        super().__init__(api_key="key", sample_rate=8000)
+        self._sample_rate = 8000
         self.pushed: list[type[Frame]] = []
+        self.connection: Any = Connection()
+        self._connection = self.connection
+
+    async def hear(self, seconds: float) -> None:
+        async for _ in self.run_stt(bytes(2 * round(seconds * 8000))):
+            pass
+
+    async def take(self, *frames: Frame) -> None:
+        for frame in frames:
+            await self.process_frame(frame, FrameDirection.DOWNSTREAM)
+
+    @property
+    def flushes(self) -> int:
+        return self.pushed.count(TranscriptFlushedFrame)
 
     async def push_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
         self.pushed.append(type(frame))
@@ -58,6 +91,53 @@ async def test_only_the_answer_to_finalize_flushes(
     recogniser = Recogniser()
     await recogniser._on_message(results(text, is_final=is_final, from_finalize=from_finalize))
     assert recogniser.pushed == pushed
+
+
+def answer(duration_s: float, text: str = "") -> ListenV1Results:
+    return results(text, is_final=True, from_finalize=True, duration_s=duration_s)
+
+
+async def test_a_pause_is_finalized_once_and_early_when_that_is_wanted() -> None:
+    for early, finalizes in ((True, [1, 1]), (False, [0, 1])):
+        recogniser = Recogniser()
+        recogniser.finalizes_early = early
+        await recogniser.take(VADUserStartedSpeakingFrame(), CallerPausedFrame(at_s=0.0))
+        seen = [recogniser.connection.finalizes]
+        await recogniser.take(CallerStoppedFrame(at_s=0.0))
+        assert [*seen, recogniser.connection.finalizes] == finalizes
+
+
+async def test_every_pause_is_finalized_anew() -> None:
+    recogniser = Recogniser()
+    recogniser.finalizes_early = True
+    for _ in range(3):
+        await recogniser.take(CallerPausedFrame(at_s=0.0), CallerResumedFrame())
+    await recogniser.take(CallerStoppedFrame(at_s=0.0))
+    assert recogniser.connection.finalizes == 4
+
+
+async def test_an_answer_to_an_earlier_pause_says_nothing_of_this_one() -> None:
+    recogniser = Recogniser()
+    recogniser.finalizes_early = True
+    await recogniser.hear(1.0)
+    await recogniser.take(CallerPausedFrame(at_s=0.0), CallerResumedFrame())
+    await recogniser.hear(0.6)
+    await recogniser.take(CallerPausedFrame(at_s=0.0))
+    await recogniser._on_message(answer(1.0, "I'd like"))
+    assert recogniser.flushes == 0
+    await recogniser._on_message(answer(1.6, "a cleaning."))
+    assert recogniser.flushes == 1
+
+
+async def test_a_new_connection_counts_its_audio_from_the_start() -> None:
+    recogniser = Recogniser()
+    await recogniser.hear(5.0)
+    await recogniser.take(CallerStoppedFrame(at_s=0.0))
+    recogniser._connection = recogniser.connection = Connection()
+    await recogniser.hear(0.5)
+    await recogniser.take(CallerStoppedFrame(at_s=0.0))
+    await recogniser._on_message(answer(0.5, "Yes."))
+    assert recogniser.flushes == 1
 
 
 async def test_the_sign_does_not_overtake_the_last_words() -> None:

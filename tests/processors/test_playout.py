@@ -427,7 +427,7 @@ async def test_a_cached_opener_is_said_before_what_the_voice_says() -> None:
     async with Rig() as rig:
         rig.playout.connect(rig.wire)
         await rig.give(
-            CachedSpeechFrame(voiced(0.4), RATE, (("Sure.", 0.0),)), *utterance(0.6, ("What", 0.0))
+            CachedSpeechFrame("Sure.", voiced(0.4), RATE, (("Sure.", 0.0),)), *utterance(0.6, ("What", 0.0))
         )
         await asyncio.sleep(0.3)
         assert rig.tail.words() == ["Sure."]

@@ -20,7 +20,8 @@ from pipecat.frames.frames import (
 from pipecat.tests.utils import run_test
 
 from processors.audio_cache import CachedSpeech, CachedWord
-from processors.speech_text import CachedSpeechFrame, ReplyLimit, SpeechTextProcessor, spoken_words
+from processors.frames import CachedSpeechFrame
+from processors.speech_text import ReplyLimit, SpeechTextProcessor, spoken_words
 
 SURE = CachedSpeech(pcm=b"\1\0" * 800, rate_hz=8000, words=(CachedWord("Sure.", 0.02, 0.1),))
 SOUNDS = {"Sure.": SURE}
@@ -87,12 +88,16 @@ async def test_an_opener_brings_its_sound_and_its_words() -> None:
     down, _ = await run_test(Call().processor, frames_to_send=reply("Sure."))
     assert isinstance(frame := down[1], CachedSpeechFrame)
     assert (frame.pcm, frame.sample_rate, frame.words) == (SURE.pcm, 8000, (("Sure.", 0.02),))
-    assert frame.append_to_context
     assert frame.interruptible
 
 
-def test_a_sound_without_word_times_is_one_word() -> None:
-    assert CachedSpeechFrame.of("Got it.", CachedSpeech(b"\0\0", 8000)).words == (("Got it.", 0.0),)
+async def test_a_sound_without_word_times_is_one_word() -> None:
+    processor = SpeechTextProcessor(
+        max_reply_words=40, openers=("Got it.",), lookup=lambda _: CachedSpeech(b"\0\0", 8000)
+    )
+    down, _ = await run_test(processor, frames_to_send=reply("Got it."))
+    assert isinstance(frame := down[1], CachedSpeechFrame)
+    assert frame.words == (("Got it.", 0.0),)
 
 
 async def test_an_opener_without_sound_is_spoken_and_asked_for() -> None:

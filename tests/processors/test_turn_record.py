@@ -11,6 +11,7 @@ from processors.turn_record import (
     MAX_TEXT_CHARS,
     MAX_TOOLS,
     Line,
+    PlaybackPause,
     Stage,
     ToolRun,
     TurnLedger,
@@ -402,3 +403,63 @@ def test_any_order_of_events_gives_sound_records(
         if turn.kind == "answer" and shares:
             assert sum(share for _, share in shares) == pytest.approx(turn.answer_s)
         assert TurnRecord.from_json(turn.to_json()).to_json() == turn.to_json()
+
+
+# Answers made ahead
+
+
+def ahead(ledger: TurnLedger, at_s: float) -> None:
+    ledger.speculation_started(at_s)
+    ledger.llm_requested(at_s)
+    ledger.llm_first_token(at_s + 0.3)
+    ledger.tts_requested("Sure.", at_s + 0.32)
+    ledger.speculation_audio(at_s + 0.45)
+
+
+def test_an_answer_made_ahead_is_the_turns_when_it_is_decided() -> None:
+    ledger = TurnLedger(started_s=0.0)
+    ledger.caller_started(1.0)
+    ledger.transcript("A cleaning.", True, 2.14)
+    ahead(ledger, 2.15)
+    ledger.caller_stopped(2.0, 2.2)
+    ledger.turn_decided(2.5)
+    ledger.audio_sent(2.61)
+    ledger.heard_started(2.61)
+    turn = ledger.snapshot()
+    assert turn is not None
+    assert turn.speculative
+    assert (turn.caller_text, turn.llm_request) == ("A cleaning.", 2.15)
+    assert turn.llm_first_token == pytest.approx(2.45)
+    assert (turn.tts_first_audio, turn.turn_decided, turn.heard) == (2.6, 2.5, 2.61)
+    assert turn.answer_s == pytest.approx(0.61)
+    assert sum(seconds for _, seconds in turn.stages()) == pytest.approx(0.61)
+
+
+def test_an_answer_that_was_withdrawn_leaves_no_trace() -> None:
+    ledger = TurnLedger(started_s=0.0)
+    ledger.caller_started(1.0)
+    ledger.transcript("A cleaning.", True, 2.1)
+    ahead(ledger, 2.15)
+    ledger.speculation_withdrawn(2.7)
+    ledger.caller_started(2.7)
+    ledger.transcript("On Tuesday.", True, 3.6)
+    ledger.caller_stopped(3.5, 3.7)
+    ledger.turn_decided(4.0)
+    ledger.llm_requested(4.0)
+    turn = ledger.snapshot()
+    assert turn is not None
+    assert not turn.speculative
+    assert (turn.caller_text, turn.llm_request, turn.tts_request) == ("A cleaning. On Tuesday.", 4.0, None)
+
+
+def test_pauses_are_kept_with_what_became_of_them() -> None:
+    ledger = TurnLedger(started_s=0.0)
+    ledger.heard_started(0.1)
+    ledger.agent_paused(1.0)
+    ledger.agent_resumed(1.5)
+    ledger.agent_paused(2.0)
+    turn = ledger.snapshot()
+    assert turn is not None
+    assert turn.pauses == (PlaybackPause(1.0, 1.5), PlaybackPause(2.0))
+    assert TurnRecord.from_json(turn.to_json()) == turn
+    assert (ledger.counts.pauses, ledger.counts.resumes) == (2, 1)

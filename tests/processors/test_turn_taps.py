@@ -1,5 +1,6 @@
 import pytest
 from pipecat.frames.frames import (
+    EagerEndOfTurnCancelFrame,
     Frame,
     FunctionCallCancelFrame,
     FunctionCallInProgressFrame,
@@ -13,6 +14,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.tests.utils import run_test
 
+from processors.frames import SpeculationStartedFrame
 from processors.turn_taps import ReplyTap, TranscriptTap
 
 
@@ -30,6 +32,12 @@ class Notes:
 
     def interrupted(self, now_s: float) -> None:
         self.told.append(("interrupted",))
+
+    def speculation_started(self, now_s: float) -> None:
+        self.told.append(("ahead",))
+
+    def speculation_withdrawn(self, now_s: float) -> None:
+        self.told.append(("withdrawn",))
 
     def llm_requested(self, now_s: float) -> None:
         self.told.append(("requested",))
@@ -70,6 +78,8 @@ async def test_only_the_first_token_of_each_answer_counts() -> None:
     [
         (UserStoppedSpeakingFrame(), ("decided",)),
         (InterruptionFrame(), ("interrupted",)),
+        (SpeculationStartedFrame(), ("ahead",)),
+        (EagerEndOfTurnCancelFrame(), ("withdrawn",)),
         (FunctionCallInProgressFrame("look", "1", {}), ("tool", "look")),
         (FunctionCallResultFrame("look", "1", {}, {}), ("tool ended", "look", True)),
         (FunctionCallCancelFrame("look", "1"), ("tool ended", "look", False)),
