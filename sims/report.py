@@ -17,7 +17,8 @@ Pure functions over sample positions (8 kHz, 0 = call answered). Every figure th
 - *over*: a sound made on purpose while the agent was audible. Its *pause* is the sound's onset to the agent's last
   audible sample before a silence that broke a phrase off, no later than 0.5 s after the sound and before the next one;
   *resumed* is that silence, if the same phrase is heard again within 3 s. Otherwise the agent *stopped*. A sound may
-  make it pause several times: then the longest silence counts, and that the last one was resumed. Pauses that belong
+  make it pause several times: then the longest silence counts, and that the last one was resumed. Who interrupts may
+  get the same phrase for an answer: from its first word, after theirs, it is not resumed. Pauses that belong
   to what the agent says break no phrase off. Where its words are unknown every silence above 60 ms counts, and
   whatever is audible again.
 - *resumed word*: the one word that was cut off, or ended less than 60 ms before, when a silence of more than 60 ms
@@ -408,12 +409,21 @@ class _Pause:
     before: PlayedRun | None
     after: PlayedRun | None
     """What was played before and after, where it is known."""
+    turn: Utterance | None = None
+    """The sound, if it asks for an answer."""
 
     @property
     def is_resumed(self) -> bool:
         """Tell whether the phrase was taken up again."""
         is_other = self.before and self.after and self.before.phrase != self.after.phrase
-        return not is_other and self.silence.end - self.silence.start <= RESUME_LIMIT_SAMPLES
+        is_long = self.silence.end - self.silence.start > RESUME_LIMIT_SAMPLES
+        return not (is_other or is_long or self._is_answer)
+
+    @property
+    def _is_answer(self) -> bool:
+        """Tell whether the phrase is said anew, from its first word, to who had interrupted it."""
+        is_anew = self.after is not None and self.after.first_word == 0
+        return is_anew and self.turn is not None and self.silence.end >= self.turn.end
 
 
 def _find_pauses(sound: Utterance, until: int, record: CallRecord) -> Iterable[_Pause]:
@@ -435,7 +445,7 @@ def _find_pauses(sound: Utterance, until: int, record: CallRecord) -> Iterable[_
         after = next((run for run in record.runs if run.end > following.start), None)
         if after and after.start > following.start + GAP_EDGE_SAMPLES:
             after = None
-        pause = _Pause(Span(span.end, following.start), before, after)
+        pause = _Pause(Span(span.end, following.start), before, after, sound if sound.is_turn else None)
         yield pause
         if not pause.is_resumed:
             return

@@ -329,6 +329,21 @@ def test_an_interruption_at_the_end_of_a_sentence_stops_what_would_have_followed
     assert not over(wait, span(1, 2.1), span(2.3, 4), runs=went_on).stopped
 
 
+@pytest.mark.parametrize(
+    ("again_s", "first", "stopped"),
+    [(3.2, 0, True), (3.2, 1, False), (2.2, 0, False)],
+    ids=["said anew", "gone on with", "begun again over the caller"],
+)
+def test_the_same_words_may_be_the_answer_to_who_interrupted_them(
+    again_s: float, first: int, *, stopped: bool
+) -> None:
+    what = sound("what?", 2.0, 2.4, SoundKind.INTERRUPTION)
+    runs = (run(TEXT, 1.0, 2.1, 0, 2), run(TEXT, again_s, 5.0, first, 6))
+    assert over(what, span(1, 2.1), span(again_s, 5), runs=runs).stopped is stopped
+    cough = sound("cough", 2.0, 2.4)
+    assert not over(cough, span(1, 2.1), span(again_s, 5), runs=runs).stopped
+
+
 SPOKEN = Phrase(
     "we open at nine in the morning",
     encode(voiced(1.4, 3)),
