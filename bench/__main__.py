@@ -2,20 +2,15 @@
 
 One process of sims holds all vendors and all callers and stays on one core; each server is a process on the other
 core, and the one that is not measured idles. Loads are played from light to heavy, each on both servers in turn.
+Then comes the short corpus of turn-taking; `python -m bench turns` plays the whole one, alone.
 """
 
 import argparse
 import asyncio
-import contextlib
-import os
-import platform
 import signal
-import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,13 +18,14 @@ import aiohttp
 from loguru import logger
 from rich.console import Console
 
+from bench import turn_corpus, turns
 from bench.load import EXPECTED_S, STAGGER_S, Bench, Plan, Row, SimPhone
 from bench.machine import on_core
-from bench.servers import Bot, Server, ServerError, running
+from bench.servers import Bot, Server, ServerError
+from bench.stage import both_servers, cores, machine
 from bench.summary import goals, measure, results_page, terminal_tables
 from bot.errors import SimProcessError
-from bot.settings import Vendor, VendorSource
-from bot.sim_process import SimProcess, sim_environment
+from bot.sim_process import SimProcess
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HOW = Path(__file__).parent / "how_it_is_measured.md"
@@ -61,6 +57,8 @@ class Options:
     """Scenario of the first call, which is not measured."""
     results: Path | None
     check: bool
+    has_turns: bool
+    """Play the short corpus of turn-taking, too."""
 
     @property
     def window_s(self) -> float:
@@ -73,14 +71,18 @@ class Options:
 
 def main() -> int:
     """Run the command line; return the exit code: 1 when a goal is not held and `--check` was given."""
+    if sys.argv[1:2] == ["turns"]:
+        logger.remove()
+        logger.add(sys.stderr, level="WARNING")
+        return turns.main(sys.argv[2:])
     options = _options(sys.argv[1:])
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the servers before us
-    server_core, load_core = _cores()
+    server_core, load_core = cores()
     try:
         with on_core(load_core), TemporaryDirectory(prefix="firstring-bench-") as folder:
-            rows, idle_mb = asyncio.run(_run(options, Path(folder), server_core))
+            rows, idle_mb, played = asyncio.run(_run(options, Path(folder), server_core))
     except (ServerError, SimProcessError, aiohttp.ClientError) as error:
         _console.print(f"the bench could not be run: {error}")
         return 2
@@ -90,19 +92,29 @@ def main() -> int:
     for table in terminal_tables(measured, idle_mb):
         Console(highlight=False).print(table)
     if options.results is not None:
-        conditions = _conditions(options, server_core)
-        page = results_page(measured, idle_mb, conditions=conditions, how=HOW.read_text())
+        conditions = [
+            *machine(server_core),
+            f"sims: profile {options.profile}, seed {options.seed}; calls: {', '.join(options.mix)}; "
+            f"{options.window_s:.0f} s per row, {options.repeats} time(s)",
+        ]
+        page = results_page(
+            measured, idle_mb, conditions=conditions, how=HOW.read_text().partition(turns.HOW_HEADING)[0]
+        )
         options.results.write_text(page)
         _console.print(f"written to {options.results}")
     is_held = all(goal.is_held is not False for goal in goals(measured))
+    if played is not None:
+        is_held &= turns.print_turns(played)
     return 1 if options.check and not is_held else 0
 
 
-async def _run(options: Options, folder: Path, core: int | None) -> tuple[list[Row], dict[Bot, float]]:
-    """Play every row; return them, and both servers' resident memory before the first call."""
+async def _run(
+    options: Options, folder: Path, core: int | None
+) -> tuple[list[Row], dict[Bot, float], turns.Played | None]:
+    """Play every row; return them, both servers' resident memory before the first call, and the corpus's rows."""
     with (
         SimProcess.start(profile=options.profile, seed=options.seed) as sims,
-        _both(sims, folder, core, max(options.calls)) as servers,
+        both_servers(sims, folder, core, max(*options.calls, turns.CALLERS)) as servers,
     ):
         idle_mb = {server.bot: server.memory().resident_mb for server in servers}
         timeout = aiohttp.ClientTimeout(total=None, sock_read=240)
@@ -111,7 +123,13 @@ async def _run(options: Options, folder: Path, core: int | None) -> tuple[list[R
             await asyncio.gather(
                 *(phone.call(options.warm_up, server.voice_url, seed=options.seed) for server in servers)
             )
-            return await _play(options, Bench(phone, core), servers), idle_mb
+            bench = Bench(phone, core)
+            rows = await _play(options, bench, servers)
+            if not options.has_turns:
+                return rows, idle_mb, None
+            turn_bench = turns.TurnBench(bench, phone, callers=turns.CALLERS)
+            calls = turn_corpus.build(options.seed, turn_corpus.QUICK)
+            return rows, idle_mb, await turns.play_turns(servers, turn_bench, calls)
 
 
 async def _play(options: Options, bench: Bench, servers: Sequence[Server]) -> list[Row]:
@@ -132,66 +150,6 @@ async def _play(options: Options, bench: Bench, servers: Sequence[Server]) -> li
     return rows
 
 
-@contextlib.contextmanager
-def _both(sims: SimProcess, folder: Path, core: int | None, calls: int) -> Generator[list[Server]]:
-    vendors = {
-        **sim_environment(dict.fromkeys(Vendor, VendorSource.SIM), sims.environment),
-        "SIMS": "off",
-    }
-    with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                running(
-                    bot, vendors=vendors, folder=folder / bot.name.lower(), core=core, max_calls=calls + 2
-                )
-            )
-            for bot in Bot
-        ]
-
-
-def _cores() -> tuple[int | None, int | None]:
-    """Return the measured core and the one for sims, callers and this process; None where there is only one."""
-    cores = sorted(os.sched_getaffinity(0))
-    return (cores[-1], cores[0]) if len(cores) > 1 else (None, None)
-
-
-def _conditions(options: Options, core: int | None) -> list[str]:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    packages = ("pipecat-ai", "onnxruntime", "uvloop", "websockets", "anthropic", "deepgram-sdk")
-    return [
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}",
-        f"{model}, {os.cpu_count()} cores, Linux {platform.release()}; "
-        + (
-            "one core for the measured server"
-            if core is not None
-            else "ONE CORE FOR EVERYTHING: figures are void"
-        ),
-        f"Python {platform.python_version()}; " + ", ".join(f"{name} {version(name)}" for name in packages),
-        f"sims: profile {options.profile}, seed {options.seed}; calls: {', '.join(options.mix)}; "
-        f"{options.window_s:.0f} s per row, {options.repeats} time(s)",
-    ]
-
-
-def _commit() -> str:
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - whichever git there is
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=RESULTS.parent,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def _options(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--calls", type=_numbers, help="calls at once, e.g. 1,3,5,10")
@@ -204,6 +162,7 @@ def _options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--mix", type=_names, help=f"scenarios, of {', '.join(EXPECTED_S)}")
     parser.add_argument("--quick", action="store_true", help="one load, short calls, under two minutes")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is not held")
+    parser.add_argument("--no-turns", action="store_true", help="leave turn-taking out, about two minutes")
     parser.add_argument("--results", type=Path, help=f"page to write; without --quick {RESULTS.name}")
     given = parser.parse_args(arguments)
     if given.repeats < 1:
@@ -219,6 +178,7 @@ def _options(arguments: Sequence[str]) -> Options:
         warm_up="hangup_early" if quick else "hours",
         results=given.results or (None if quick else RESULTS),
         check=given.check,
+        has_turns=not (quick or given.no_turns),
     )
 
 

@@ -17,21 +17,32 @@ AUDIBLE_GAP_S = 0.06
 
 
 class CallerTurn(BaseModel, frozen=True):
-    """One thing a caller said. Durations in seconds."""
+    """One thing a caller said. Durations in seconds, `start_s` and `end_s` since the call was answered."""
 
     text: str
     answer_s: float | None
     pause_s: float | None
     stop_s: float | None
+    start_s: float = 0.0
+    end_s: float = 0.0
+    interrupts: bool = False
+    """It began while the agent was audible."""
+    inner_pauses_s: tuple[tuple[float, float], ...] = ()
+    """Start and end of each pause that belongs to it."""
     cut_off: bool = False
     """The agent began to speak before the caller had finished."""
 
 
 class CallerOver(BaseModel, frozen=True):
-    """A sound made on purpose; durations in seconds. See `sims.report` for what they mean."""
+    """A sound made on purpose; seconds. See `sims.report` for what they mean."""
 
     kind: str
     over_agent: bool
+    text: str = ""
+    start_s: float = 0.0
+    end_s: float = 0.0
+    pauses: int = 0
+    """How often the agent fell silent."""
     pause_s: float | None = None
     resumed_s: float | None = None
     stopped: bool = False
@@ -51,16 +62,23 @@ class CallerReport(BaseModel, frozen=True):
 
     scenario: str
     outcome: str
+    call_sid: str = ""
     reasons: tuple[str, ...] = ()
     duration_s: float = 0.0
     greeting_s: float | None = None
     turns: tuple[CallerTurn, ...] = ()
     gaps: tuple[CallerGap, ...] = ()
     overs: tuple[CallerOver, ...] = ()
+    agent_words: tuple[tuple[str, float, float], ...] = ()
+    """What the agent was heard to say: word, start, end."""
     lost_words: int = 0
     repeated_words: int = 0
     resumed_words: int = 0
     sim_lateness_s: float = 0.0
+    stream_started_s: float | None = None
+    """When the server's clock of the call was at zero, on the caller's."""
+    wav: str | None = None
+    """The caller's recording, where one was ordered."""
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,23 @@ The callers are the sims' scripted people; the same seed has the same people cal
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from bench.figures import CallerReport
 from bench.machine import CoreTime, Memory, calibrate, read_core_time
 from bench.servers import Bot, Server
+from sims.scenario import Scenario
 
 EXPECTED_S: Mapping[str, float] = {"hours": 26.0, "message": 48.0, "booking": 75.0, "hangup_early": 5.0}
 """About how long a scenario takes; a second call begins only when it would end within the row."""
 STAGGER_S = 0.37
 """Between two people who begin to call: a burst is another measurement."""
-REPORT_LIMIT_S = 180.0
+REPORT_LIMIT_S = 300.0
 _SAMPLE_EVERY_S = 2.0
 _QUIET_STEAL = 0.02
 _QUIET_OTHERS = 0.10
@@ -87,13 +90,27 @@ class SimPhone:
         """Use a session whose base URL is the sim's."""
         self._session = session
 
-    async def call(self, scenario: str, voice_url: str, *, seed: int) -> CallerReport:
+    async def call(
+        self, scenario: str | Scenario, voice_url: str, *, seed: int, out_dir: Path | None = None
+    ) -> CallerReport:
         """Play one call to its end.
+
+        Args:
+            scenario: Name of one that the sim knows, or all of one.
+            voice_url: The server's voice webhook.
+            seed: Of everything the caller does.
+            out_dir: Gets a recording of what the caller said and heard; absolute.
 
         Raises:
             aiohttp.ClientError: If the sim refuses or cannot be reached.
         """
-        order = {"scenario": scenario, "voice_url": voice_url, "seed": seed}
+        if isinstance(scenario, Scenario):
+            shape = scenario.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        else:
+            shape = scenario
+        order: dict[str, Any] = {"scenario": shape, "voice_url": voice_url, "seed": seed}
+        if out_dir is not None:
+            order["out_dir"] = str(out_dir)
         async with self._session.post("/sim/calls", json=order) as response:
             response.raise_for_status()
             call_sid = (await response.json())["call_sid"]
@@ -113,6 +130,18 @@ class Bench:
 
     async def play(self, server: Server, plan: Plan) -> Row:
         """Play one row on a server that does nothing else meanwhile."""
+        return await self.observe(server, plan.calls, lambda: self._play_all(server, plan))
+
+    async def observe(
+        self, server: Server, calls: int, play: Callable[[], Awaitable[list[CallerReport]]]
+    ) -> Row:
+        """Watch a server that does nothing else while `play` has people call it.
+
+        Args:
+            server: Its books are emptied first.
+            calls: How many are on the telephone at once.
+            play: Returns when the last of them has hung up.
+        """
         await asyncio.to_thread(server.empty_books)
         spin_s = await asyncio.to_thread(calibrate, self._core)
         self._best_s = min(self._best_s, spin_s)
@@ -122,7 +151,7 @@ class Bench:
         peaks = [before.memory]
         sampler = asyncio.create_task(_sample_memory(server, peaks), name="memory")
         try:
-            reports = await self._play_all(server, plan)
+            reports = await play()
         finally:
             sampler.cancel()
         after = await asyncio.to_thread(server.read)
@@ -130,7 +159,7 @@ class Bench:
         cpu_s = after.cpu_s - before.cpu_s
         return Row(
             bot=server.bot,
-            calls=plan.calls,
+            calls=calls,
             reports=tuple(reports),
             cpu_s=cpu_s,
             resident_mb=max(memory.resident_mb for memory in peaks),

@@ -70,9 +70,13 @@ class Server:
 
     def read(self) -> Reading:
         """Read what it has used. Blocks for some milliseconds; the request costs the server about one."""
-        _, exposition = _get(self.port, "/metrics")
+        exposition = self.exposition()
         cpu_s, memory = read_tree(self.pid)
         return Reading(cpu_s, memory, parse_buckets(exposition, _LAG))
+
+    def exposition(self) -> str:
+        """Read its metrics, in Prometheus' text format. Blocks for some milliseconds."""
+        return _get(self.port, "/metrics")[1]
 
     def memory(self) -> Memory:
         """Read what it occupies now."""

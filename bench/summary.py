@@ -9,6 +9,17 @@ from rich.table import Table
 
 from bench.figures import AUDIBLE_GAP_S, CallFigures, call_figures, held_lines, ratio
 from bench.load import Row
+from bench.page import (
+    Goal,
+    Line,
+    goal_markdown,
+    goal_table,
+    line_table,
+    markdown,
+    percent,
+    seconds,
+    times,
+)
 from bench.servers import Bot
 
 GREETING_P95_S = 0.15
@@ -41,26 +52,6 @@ class Measured:
     def noise(self) -> list[str]:
         """What disturbed either row."""
         return [f"{bot.value}: {reason}" for bot, row in self.rows.items() for reason in row.noise.reasons()]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """One of the issue's "Must hold" figures."""
-
-    text: str
-    measured: str
-    is_held: bool | None
-    """None: this run did not measure it."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One figure of both servers."""
-
-    name: str
-    ours: str
-    plain: str
-    ratio: str
 
 
 def measure(rows: Sequence[Row]) -> list[Measured]:
@@ -100,12 +91,12 @@ def goals(measured: Sequence[Measured]) -> list[Goal]:
     return [
         Goal(
             f"greeting p95 ≤ {GREETING_P95_S:g} s",
-            f"{_s(ours.greeting.p95)} s at {most.calls} at once",
+            f"{seconds(ours.greeting.p95)} s at {most.calls} at once",
             None if ours.greeting.p95 is None else ours.greeting.p95 <= GREETING_P95_S,
         ),
         Goal(
             "answer p50 ≥ 12% below plain's, on lines it decides at once",
-            f"{_percent(answer)} of plain's {at_both}",
+            f"{percent(answer)} of plain's {at_both}",
             None if answer is None else answer <= ANSWER_SHARE,
         ),
         Goal(
@@ -117,7 +108,7 @@ def goals(measured: Sequence[Measured]) -> list[Goal]:
         ),
         Goal(
             f"CPU per call-minute ≤ {CPU_SHARE:g} of plain's",
-            f"{_percent(cpu)} {at_both}",
+            f"{percent(cpu)} {at_both}",
             None if cpu is None else cpu <= CPU_SHARE,
         ),
         Goal(
@@ -142,37 +133,37 @@ def lines(measured: Measured) -> list[Line]:
     ours, plain = (measured.figures[bot] for bot in (Bot.OURS, Bot.PLAIN))
     row, plain_row = (measured.rows[bot] for bot in (Bot.OURS, Bot.PLAIN))
 
-    def seconds(name: str, of: Callable[[CallFigures], float | None]) -> Line:
-        return Line(name, _s(of(ours)), _s(of(plain)), _times(ratio(of(ours), of(plain))))
+    def spread(name: str, of: Callable[[CallFigures], float | None]) -> Line:
+        return Line(name, seconds(of(ours)), seconds(of(plain)), times(ratio(of(ours), of(plain))))
 
     cpu = [measured.cpu_per_call_minute(bot) for bot in (Bot.OURS, Bot.PLAIN)]
     return [
         Line("calls completed", f"{ours.completed}/{ours.calls}", f"{plain.completed}/{plain.calls}", ""),
-        seconds("greeting p50, s", lambda f: f.greeting.p50),
-        seconds("greeting p95, s", lambda f: f.greeting.p95),
+        spread("greeting p50, s", lambda f: f.greeting.p50),
+        spread("greeting p95, s", lambda f: f.greeting.p95),
         Line("answers", str(ours.answer.count), str(plain.answer.count), ""),
-        seconds("answer p25, s", lambda f: f.answer.p25),
-        seconds("answer p50, s", lambda f: f.answer.p50),
-        seconds("answer p75, s", lambda f: f.answer.p75),
-        seconds("answer p95, s", lambda f: f.answer.p95),
+        spread("answer p25, s", lambda f: f.answer.p25),
+        spread("answer p50, s", lambda f: f.answer.p50),
+        spread("answer p75, s", lambda f: f.answer.p75),
+        spread("answer p95, s", lambda f: f.answer.p95),
         Line("answers on decided lines", str(ours.answer_decided.count), str(plain.answer_decided.count), ""),
-        seconds("decided: p50, s", lambda f: f.answer_decided.p50),
-        seconds("decided: p95, s", lambda f: f.answer_decided.p95),
+        spread("decided: p50, s", lambda f: f.answer_decided.p50),
+        spread("decided: p95, s", lambda f: f.answer_decided.p95),
         Line("answers held over 2.5 s", str(ours.held), str(plain.held), ""),
         Line("began before the caller was done", str(ours.early), str(plain.early), ""),
         Line("turns without an answer", str(ours.unanswered), str(plain.unanswered), ""),
         Line("interruptions", str(ours.stop.count), str(plain.stop.count), ""),
-        seconds("pause p50, s", lambda f: f.pause.p50),
-        seconds("stop p50, s", lambda f: f.stop.p50),
-        seconds("stop p95, s", lambda f: f.stop.p95),
+        spread("pause p50, s", lambda f: f.pause.p50),
+        spread("stop p50, s", lambda f: f.stop.p50),
+        spread("stop p95, s", lambda f: f.stop.p95),
         Line("gaps over 60 ms", str(ours.gaps), str(plain.gaps), ""),
         Line("longest gap, ms", _ms(ours.longest_gap_s), _ms(plain.longest_gap_s), ""),
-        Line("CPU-s per call-minute", _number(cpu[0]), _number(cpu[1]), _times(ratio(cpu[0], cpu[1]))),
+        Line("CPU-s per call-minute", _number(cpu[0]), _number(cpu[1]), times(ratio(cpu[0], cpu[1]))),
         Line(
             "loop lag p99, ms (≤)",
             _ms(row.lag_p99_s),
             _ms(plain_row.lag_p99_s),
-            _times(ratio(row.lag_p99_s, plain_row.lag_p99_s)),
+            times(ratio(row.lag_p99_s, plain_row.lag_p99_s)),
         ),
         Line("resident memory, MB", f"{row.resident_mb:.0f}", f"{plain_row.resident_mb:.0f}", ""),
         Line("private memory, MB", f"{row.private_mb:.0f}", f"{plain_row.private_mb:.0f}", ""),
@@ -193,19 +184,16 @@ def run_lines(measured: Sequence[Measured], idle_mb: Mapping[Bot, float]) -> lis
             "memory per further call, MB",
             _number(further[0]),
             _number(further[1]),
-            _times(ratio(further[0], further[1])),
+            times(ratio(further[0], further[1])),
         ),
     ]
 
 
 def terminal_tables(measured: Sequence[Measured], idle_mb: Mapping[Bot, float]) -> list[Table]:
     """Return what is printed: a table for each load, one for the run, one for the goals."""
-    tables = [_table(f"{one.calls} at once" + _noise_mark(one), lines(one)) for one in measured]
-    tables.append(_table("whole run", run_lines(measured, idle_mb)))
-    verdicts = Table("must hold", "measured", "held", title="goals", title_justify="left")
-    for goal in goals(measured):
-        verdicts.add_row(goal.text, goal.measured, _verdict(goal))
-    return [*tables, verdicts]
+    tables = [line_table(f"{one.calls} at once" + _noise_mark(one), lines(one)) for one in measured]
+    tables.append(line_table("whole run", run_lines(measured, idle_mb)))
+    return [*tables, goal_table("goals", goals(measured))]
 
 
 def results_page(
@@ -222,17 +210,16 @@ def results_page(
     parts = ["# First Ring beside a plain Pipecat bot\n", *(f"- {line}" for line in conditions)]
     if any(one.noise for one in measured):
         parts.append("\n**The machine was not quiet: rows marked noisy are not to be quoted. Run it again.**")
-    parts += ["\n## Must hold\n", "| goal | measured | held |", "|---|---|---|"]
-    parts += [f"| {goal.text} | {goal.measured} | {_verdict(goal)} |" for goal in goals(measured)]
+    parts += ["\n## Must hold\n", *goal_markdown(goals(measured))]
     for one in measured:
-        parts += [f"\n## {one.calls} at once\n", *_markdown(lines(one))]
+        parts += [f"\n## {one.calls} at once\n", *markdown(lines(one))]
         parts += [f"\nNoisy: {reason}." for reason in one.noise]
         parts += [
             f"\n{bot.value}, {times} failed: {failure}."
             for bot, figures in one.figures.items()
             for failure, times in Counter(figures.failures).most_common()
         ]
-    parts += ["\n## Whole run\n", *_markdown(run_lines(measured, idle_mb)), "", how.strip()]
+    parts += ["\n## Whole run\n", *markdown(run_lines(measured, idle_mb)), "", how.strip()]
     return "\n".join(parts) + "\n"
 
 
@@ -254,30 +241,8 @@ def _joined(rows: Sequence[Row], bot: Bot, load: int) -> Row:
     )
 
 
-def _table(title: str, body: Sequence[Line]) -> Table:
-    table = Table("", title=title, title_justify="left")
-    for heading in (Bot.OURS.value, Bot.PLAIN.value, "ratio"):
-        table.add_column(heading, justify="right")
-    for line in body:
-        table.add_row(line.name, line.ours, line.plain, line.ratio)
-    return table
-
-
-def _markdown(body: Sequence[Line]) -> list[str]:
-    head = [f"| | {Bot.OURS.value} | {Bot.PLAIN.value} | ratio |", "|---|---:|---:|---:|"]
-    return head + [f"| {line.name} | {line.ours} | {line.plain} | {line.ratio} |" for line in body]
-
-
 def _noise_mark(one: Measured) -> str:
     return f"  - NOISY: {'; '.join(one.noise)}" if one.noise else ""
-
-
-def _verdict(goal: Goal) -> str:
-    return {True: "yes", False: "NO", None: "-"}[goal.is_held]
-
-
-def _s(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _ms(value_s: float | None) -> str:
@@ -288,11 +253,3 @@ def _ms(value_s: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"
-
-
-def _times(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else f"{value:.2f}"

@@ -7,6 +7,7 @@ of the product.
 
 import argparse
 import asyncio
+import math
 import sys
 import wave
 from collections.abc import Iterator, Sequence
@@ -50,8 +51,8 @@ FILES_LIMIT_S = 10.0
 
 BEFORE_S, AFTER_S = 1.3, 2.9
 """How much is drawn around the caller's first sample."""
-WIDTH, MARGIN, PANEL_HEIGHT, TOP = 1000, 70, 252, 46
-LANE, CALLER_Y, AGENT_Y, WORDS_Y, AXIS_Y = 30, 92, 164, 208, 238
+WIDTH, MARGIN, PANEL_HEIGHT, TOP = 1000, 70, 268, 46
+LANE, CALLER_Y, AGENT_Y, WORDS_Y, AXIS_Y = 30, 92, 178, 226, 254
 """Half of a waveform's height, and where things are in a panel."""
 COLUMN_PX = 2
 LETTER_PX = 6.6
@@ -141,7 +142,7 @@ def read_panels(folder: Path) -> list[Panel]:
         _cut_out(
             cut,
             "An interruption: the agent falls silent, and stays so",
-            [*heard, *unheard_words(report, cut)],
+            sorted([*heard, *unheard_words(report, cut)], key=lambda word: word.start_s),
             timeline,
             sides,
         ),
@@ -165,7 +166,10 @@ def unheard_words(report: CallerReport, cut: CallerOver) -> list[SpokenWord]:
         return []
     words: list[SpokenWord] = []
     at_s = said[-1].end_s
+    next_s = min((w.start_s for w in _heard_words(report) if w.start_s > at_s), default=math.inf)
     for word in once[len(said) :]:
+        if at_s + word.end_s - word.start_s > next_s:
+            break
         words.append(SpokenWord(word.text, at_s, at_s + word.end_s - word.start_s, is_heard=False))
         at_s = words[-1].end_s
     return words
@@ -191,7 +195,7 @@ def _cut_out(
     timeline: CallTimeline,
     sides: tuple[Samples, Samples],
 ) -> Panel:
-    zero_s = timeline.caller_end.stream_started_s or 0.0 if timeline.caller_end else 0.0
+    zero_s = _agents_zero_s(timeline)
     from_s, to_s = over.start_s - BEFORE_S, over.start_s + AFTER_S
     first, count = round(from_s * 8000), round((BEFORE_S + AFTER_S) * 8000)
     caller, agent = (np.pad(side, (max(-first, 0), count))[max(first, 0) :][:count] for side in sides)
@@ -218,14 +222,22 @@ def _cut_out(
     )
 
 
+def _agents_zero_s(timeline: CallTimeline) -> float:
+    """Return when the agent's clock was at zero on the caller's: both know when the greeting was first heard."""
+    ear = timeline.caller_end
+    if ear is None or ear.greeting_s is None or not timeline.turns:
+        return 0.0
+    return (ear.stream_started_s or 0.0) + ear.greeting_s - (timeline.turns[0].heard or 0.0)
+
+
 def _legend() -> Iterator[str]:
-    yield f'<text class="title" x="{MARGIN}" y="28">Who is interrupted by what</text>'
+    yield f'<text class="title" x="{MARGIN}" y="28">What a sound of the caller&#39;s does</text>'
     items = (
         (f'<rect x="0" y="-10" width="16" height="12" fill="{PAUSE}"/>', "the agent is paused"),
-        (f'<line x1="8" y1="-12" x2="8" y2="4" stroke="{INK}"/>', "decided"),
-        ('<text class="unheard">word</text>', "not heard, and not in the model's memory"),
+        (f'<line x1="8" y1="-12" x2="8" y2="4" stroke="{INK}" stroke-dasharray="2 2"/>', "decided"),
+        ('<text class="unheard">word</text>', "never heard"),
     )
-    x = 420
+    x = 560
     for mark, label in items:
         yield f'<g transform="translate({x}, 28)">{mark}<text x="{36 if "word" in mark else 22}">{label}</text></g>'
         x += round(60 + LETTER_PX * len(label))
@@ -234,7 +246,8 @@ def _legend() -> Iterator[str]:
 def _panel(panel: Panel) -> Iterator[str]:
     yield f'<text class="title" x="{MARGIN}" y="22">{escape(panel.title)}</text>'
     for pause in panel.pauses:
-        end_s = pause.end if pause.end is not None else panel.end_s
+        dropped = (one.at for one in panel.decisions if one.kind == "interrupt" and one.at > pause.start)
+        end_s = pause.end if pause.end is not None else next(dropped, panel.end_s)
         left, right = _x(panel, pause.start), min(_x(panel, end_s), _right())
         y, height = AGENT_Y - LANE - 4, 2 * LANE + 8
         yield f'<rect x="{left}" y="{y}" width="{round(right - left, 1)}" height="{height}" fill="{PAUSE}"/>'
