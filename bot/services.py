@@ -34,6 +34,7 @@ from bot.vendor_clients import VendorClients, socket_options
 from bot.yaml_source import suggestion
 from processors.anchored_speech import AnchoredSpeech
 from processors.clause_aggregator import ClauseAggregator
+from processors.context_words import ContextWords
 from processors.flushing_deepgram import FlushingDeepgramSTTService
 from processors.flux_recogniser import FluxRecogniser
 from processors.speculation import SpeculativeLLM, SpeculativeTTS
@@ -121,7 +122,7 @@ class _Anthropic(SpeculativeLLM, AnthropicLLMService):
     """Claude, whose answer may go on to the voice before the caller's turn is known to be over."""
 
 
-class _ElevenLabs(HoldsSocket, SpeculativeTTS, AnchoredSpeech, ElevenLabsTTSService):
+class _ElevenLabs(HoldsSocket, SpeculativeTTS, AnchoredSpeech, ContextWords, ElevenLabsTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - it takes the place of what Pipecat keeps per socket
     """ElevenLabs' multi-stream socket."""
 
     async def _disconnect_websocket(self) -> None:

@@ -95,7 +95,7 @@ class BargeInListener(Protocol):
         """Something was decided.
 
         Args:
-            kind: "pause", "resume", "interrupt" or "let go".
+            kind: "pause", "doubt", "resume", "interrupt" or "let go".
             reason: Why, e.g. "noise", "words", "long sound".
             now_s: When.
         """
@@ -321,7 +321,7 @@ class BargeInProcessor(FrameProcessor):
             elif action is Action.LET_GO:
                 self._resume()
                 self._let_go()
-            elif frame is not None:
+            elif action is not Action.DOUBT and frame is not None:
                 self._settle(action, frame)
                 continue
             if self._listener:

@@ -1,6 +1,7 @@
 """Is that an interruption? The table of barge-in, without a clock and without I/O.
 
     CLEAR --sound--> SUSPECT: pause             SUSPECT --noise--> CLEAR: resume
+    CLEAR --sound, and resuming has made the last ones--> SUSPECT: doubt
     SUSPECT --words | sound for too long--> CLEAR: interrupt
     SUSPECT --stopped--> JUDGING                JUDGING --sound--> SUSPECT
     SUSPECT --stopped, flushed before--> CLEAR: resume
@@ -29,6 +30,8 @@ class Action(enum.Enum):
 
     PAUSE = "pause"
     """The agent falls silent, or does not start; followed by one of the next three."""
+    DOUBT = "doubt"
+    """In place of PAUSE: the agent goes on while it is found out what the sound was."""
     RESUME = "resume"
     """The agent goes on, and what was held is dropped."""
     INTERRUPT = "interrupt"
@@ -67,6 +70,9 @@ class BargeInParams:
     """The line returns the agent's voice for no longer than this after the agent has paused."""
     quiet_s: float = 0.2
     """Quiet after which a sound counts as ended."""
+    pauses_in_a_row: int = 2
+    """A sound that begins within `echo_limit_s` of resuming, so many times, is the agent's own voice: pausing again
+    would only make it stutter."""
 
 
 class BargeInTable:
@@ -82,10 +88,13 @@ class BargeInTable:
         self.params = params or BargeInParams()
         self.state = Suspicion.CLEAR
         self.reason = ""
-        """Why the last PAUSE, RESUME, INTERRUPT or LET_GO was decided."""
+        """Why the last PAUSE, DOUBT, RESUME, INTERRUPT or LET_GO was decided."""
         self._means_something = means_something
         self._is_busy = False
         self._paused_s = 0.0
+        self._resumed_s = float("-inf")
+        self._pauses = 0
+        """Pauses, each but the first right behind the end of the one before."""
         self._onset_s = 0.0
         self._sound_s = 0.0
         """Length of the longest sound since the pause that has ended."""
@@ -120,7 +129,7 @@ class BargeInTable:
         self._is_interruption = False
         if self.state is Suspicion.CLEAR:
             return []
-        return [self._clear(Action.LET_GO, "agent done")]
+        return [self._clear(Action.LET_GO, "agent done", now_s)]
 
     def onset(self, now_s: float) -> list[Action]:
         """A sound has begun."""
@@ -137,7 +146,7 @@ class BargeInTable:
         if self._judge_until_s is not None and now_s < self._judge_until_s:
             self.state = Suspicion.JUDGING  # the words of an earlier sound may still come
             return []
-        return [self._clear(Action.RESUME, "noise")]
+        return [self._clear(Action.RESUME, "noise", now_s)]
 
     def due(self, now_s: float) -> list[Action]:
         """Time has passed."""
@@ -145,15 +154,15 @@ class BargeInTable:
             if now_s >= self._reconsider_s():
                 self._is_reconsidered = True
             if self._meant_something(now_s):
-                return [self._interrupt("words")]
+                return [self._interrupt("words", now_s)]
             if now_s >= self._sound_limit_s():
-                return [self._interrupt("long sound")]
+                return [self._interrupt("long sound", now_s)]
         elif (
             self.state is Suspicion.JUDGING
             and self._judge_until_s is not None
             and now_s >= self._judge_until_s
         ):
-            return [self._clear(Action.RESUME, "nothing said")]
+            return [self._clear(Action.RESUME, "nothing said", now_s)]
         return []
 
     # Events with a frame: the last action says what becomes of it
@@ -176,9 +185,9 @@ class BargeInTable:
             self.state = Suspicion.JUDGING
             self._judge_until_s = now_s + self.params.judge_limit_s
             if self._meant_something(now_s):
-                return [self._interrupt("words"), Action.PASS]
+                return [self._interrupt("words", now_s), Action.PASS]
             if self._is_flushed:
-                return [self._clear(Action.RESUME, "nothing said"), Action.DROP]
+                return [self._clear(Action.RESUME, "nothing said", now_s), Action.DROP]
         return [Action.HOLD]
 
     def words(self, text: str, *, is_final: bool, now_s: float) -> list[Action]:
@@ -188,7 +197,7 @@ class BargeInTable:
         if text.strip() and self._means_something(
             text, is_final=is_final, can_be_echo=self._can_be_echo(now_s)
         ):
-            return [self._interrupt("words"), Action.PASS]
+            return [self._interrupt("words", now_s), Action.PASS]
         if self.state is Suspicion.CLEAR:
             return [Action.DROP]
         if text.strip():
@@ -198,7 +207,7 @@ class BargeInTable:
     def flushed(self, now_s: float) -> list[Action]:
         """The recogniser has said all it understood."""
         if self.state is Suspicion.JUDGING:
-            return [self._clear(Action.RESUME, "nothing said"), Action.DROP]
+            return [self._clear(Action.RESUME, "nothing said", now_s), Action.DROP]
         if self.state is Suspicion.SUSPECT:
             self._judge_until_s = None
             self._is_flushed = True
@@ -258,20 +267,25 @@ class BargeInTable:
         self._sound_s = 0.0
         self._text = ""
         self._judge_until_s = None
+        self._pauses = self._pauses + 1 if now_s - self._resumed_s <= self.params.echo_limit_s else 1
+        if self._pauses > self.params.pauses_in_a_row:
+            self.reason = "the agent's own voice"
+            return [Action.DOUBT]
         self.reason = "sound"
         return [Action.PAUSE]
 
     def _sound_ended(self, now_s: float, quiet_s: float) -> None:
         self._sound_s = max(self._sound_s, now_s - quiet_s - self._onset_s)
 
-    def _interrupt(self, reason: str) -> Action:
+    def _interrupt(self, reason: str, now_s: float) -> Action:
         self._is_interruption = True
         self._interruption_until_s = self._judge_until_s if self.state is Suspicion.JUDGING else None
-        return self._clear(Action.INTERRUPT, reason)
+        return self._clear(Action.INTERRUPT, reason, now_s)
 
-    def _clear(self, action: Action, reason: str) -> Action:
+    def _clear(self, action: Action, reason: str, now_s: float) -> Action:
         self.state = Suspicion.CLEAR
         self.reason = reason
+        self._resumed_s = now_s if action is Action.RESUME else float("-inf")
         self._text = ""
         self._judge_until_s = None
         return action

@@ -27,8 +27,9 @@ def is_echo(
     Args:
         text: What the recogniser understood.
         agent_words: What the agent said in the last seconds and is about to be heard saying, in order.
-        never_echo: Normalised words that are the caller's own ("stop"). Among others they may be an echo, but
-            only if the agent said them.
+        never_echo: Normalised words that callers stop an agent with ("what"). Final, or with a question or
+            exclamation mark, one alone is the caller's own; among others they may be an echo, but only if the
+            agent said them.
         is_final: False for words that may go on: then one short word is enough.
     """
     words = normalise(text).split()
@@ -37,7 +38,9 @@ def is_echo(
         return False
     if len(words) == 1:
         is_long = len(words[0]) >= _LEAST_LETTERS or not is_final
-        return is_long and words[0] not in never_echo and words[0] in agent[-_LAST_WORDS:]
+        # "What?" is the caller's own; a "what" that may go on may be the agent's "What else?".
+        is_own = words[0] in never_echo and (is_final or text.rstrip().endswith(("?", "!")))
+        return is_long and not is_own and words[0] in agent[-_LAST_WORDS:]
     if not set(words).intersection(never_echo) <= set(agent):
         return False
     return _is_stretch(words, agent)

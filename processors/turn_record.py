@@ -102,7 +102,7 @@ class BargeInDecision:
     """What was done about a sound of the caller while the agent was busy; `at` in seconds since the call began."""
 
     kind: str
-    """`pause`, `resume`, `interrupt` or `let go`."""
+    """`pause`, `doubt`, `resume`, `interrupt` or `let go`."""
     reason: str
     at: float
 

@@ -9,6 +9,7 @@ it is given, what to say from their descriptions, their results and the system p
 - a boolean parameter with "confirm" in its name is sent false first, and true once the caller has agreed to
   what came back with the status `needs_confirmation`;
 - a tool's result may hold `say`, which is spoken as it is;
+- quoted words behind "begin every reply" in the system prompt open the answers to questions, in turn;
 - lines `- Label: sentence` of the system prompt, below a line `Facts:` if it has one, answer questions about the label;
 - text in `<tag>…</tag>` comes from the developer, everything else a user message holds from the caller.
 
@@ -75,7 +76,7 @@ def reply(request: Mapping[str, Any]) -> list[Block]:
     tools = tuple(_parse_tool(json.dumps(tool)) for tool in request.get("tools") or ())
     system = _text_of(request.get("system"))
     events = list(_events(request.get("messages") or ()))
-    return _Mind(tools, _facts(system)).answer(events)
+    return _Mind(tools, _facts(system), _openers(system)).answer(events)
 
 
 class _Kind(enum.Enum):
@@ -180,10 +181,11 @@ class _Memory:
 class _Mind:
     """One replay of one conversation."""
 
-    def __init__(self, tools: Sequence[_Tool], facts: Mapping[str, str]) -> None:
+    def __init__(self, tools: Sequence[_Tool], facts: Mapping[str, str], openers: Sequence[str] = ()) -> None:
         self._tools = {tool.name: tool for tool in tools if not tool.ends_call}
         self._end = next((tool for tool in tools if tool.ends_call), None)
         self._facts = facts
+        self._openers = openers
         spread = {
             word: sum(word in tool.keywords for tool in self._tools.values())
             for tool in self._tools.values()
@@ -437,7 +439,7 @@ class _Mind:
         if memory.turn is _Turn.GOODBYE or (memory.turn is _Turn.NO and memory.goal is None):
             return self._goodbye()
         if memory.turn is _Turn.QUESTION:
-            return [TextBlock(f"{memory.fact} {self._next_words(memory)}")]
+            return [TextBlock(f"{self._opener(memory)}{memory.fact} {self._next_words(memory)}")]
         if memory.goal is None:
             return [TextBlock(self._small_talk(memory))]
         if memory.turn is _Turn.NO and self._is_confirming(memory):
@@ -479,6 +481,15 @@ class _Mind:
             return memory.read_back_say
         step = self._step(memory)
         return step if isinstance(step, str) else "Shall I go on?"
+
+    def _opener(self, memory: _Memory) -> str:
+        """One of the words that the prompt wants in front of an answer, another one than last time."""
+        if not self._openers:
+            return ""
+        last = next(
+            (place for place, opener in enumerate(self._openers) if memory.last_said.startswith(opener)), -1
+        )
+        return f"{self._openers[(last + 1) % len(self._openers)]} "
 
     def _opening(self, memory: _Memory) -> str:
         if memory.turn is _Turn.UNCLEAR:
@@ -638,6 +649,11 @@ def _facts(prompt: str) -> dict[str, str]:
     return {
         label: text.strip() for label, text in found if len(label.split()) <= 3 and text.strip().endswith(".")
     }
+
+
+def _openers(prompt: str) -> tuple[str, ...]:
+    listed = re.search(r'begin every reply[^"]*((?:"[^"]+"[,\s]*)+)', prompt, re.IGNORECASE)
+    return tuple(re.findall(r'"([^"]+)"', listed[1])) if listed else ()
 
 
 @functools.lru_cache(maxsize=256)  # the same few tools come with every request
@@ -872,7 +888,8 @@ def _event(block: Mapping[str, Any], *, by_agent: bool) -> _Event | None:
     if kind != "text" or text in ("", ".", "(empty)"):
         return None
     if by_agent:
-        return _Said(text, by_agent=True)
+        text = text.removesuffix("—").rstrip()  # the mark of words that were cut
+        return _Said(text, by_agent=True) if text else None
     if re.match(r"<([\w-]+)>.*</\1>$", text, re.DOTALL):
         return None  # the developer's, not the caller's
     late = _json_object(text)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pipecat.flows import Flow, FlowConfig
-
+from bot.flow_check import read_flow
 from flows.business import Business, prompt_facts
 from flows.reception import tools
 from integrations.calendar import OpeningHours
@@ -49,7 +48,7 @@ class FrontDesk:
         )
         facts = prompt_facts(business)
         self.state |= {"business": business, **facts}
-        node = Flow(FlowConfig.from_file(FLOW_FILE), handlers=tools).initial_node
+        node = read_flow(FLOW_FILE.parent).flow.initial_node
         self.functions: dict[str, Any] = {function.name: function for function in node.get("functions", [])}  # pyright: ignore[reportFunctionMemberAccess] - a configured flow has schemas only
         self.system = _render(node.get("role_message", ""), facts)
         self.messages.append({"role": "user", "content": _render(node["task_messages"][0]["content"], facts)})

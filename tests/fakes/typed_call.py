@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from anthropic import AsyncAnthropic
-from pipecat.flows import Flow, FlowConfig, FlowManager
+from pipecat.flows import Flow, FlowManager
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
@@ -17,6 +17,7 @@ from pipecat.processors.aggregators.llm_response_universal import LLMContextAggr
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.anthropic.llm import AnthropicLLMService
 
+from bot.flow_check import read_flow
 from flows.business import Business, prompt_facts
 from flows.reception import tools
 from integrations.calendar import OpeningHours
@@ -82,7 +83,7 @@ def build_flow_graph(
     pair = LLMContextAggregatorPair(LLMContext())
     pipeline = Pipeline([*ahead, pair.user(), llm, *behind, pair.assistant()])
     worker = PipelineWorker(pipeline, enable_rtvi=rtvi, check_dangling_tasks=False)
-    flow = Flow(FlowConfig.from_file(FLOW_FILE), handlers=tools)
+    flow = read_flow(FLOW_FILE.parent).flow
     manager = FlowManager(
         llm=llm, context_aggregator=pair, worker=worker, global_functions=flow.global_functions
     )

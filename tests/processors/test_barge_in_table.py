@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from processors.barge_in_table import Action, BargeInParams, BargeInTable, Suspicion
 
-PAUSE, RESUME, INTERRUPT, LET_GO = Action.PAUSE, Action.RESUME, Action.INTERRUPT, Action.LET_GO
+PAUSE, DOUBT, RESUME = Action.PAUSE, Action.DOUBT, Action.RESUME
+INTERRUPT, LET_GO = Action.INTERRUPT, Action.LET_GO
 HOLD, PASS, DROP = Action.HOLD, Action.PASS, Action.DROP
 FATES = (HOLD, PASS, DROP)
 
@@ -183,6 +184,27 @@ def test_a_second_sound_right_after_resuming_pauses_again() -> None:
     assert table.onset(1.11) == [PAUSE]
 
 
+@pytest.mark.parametrize(("after_s", "action"), [(0.1, DOUBT), (0.6, DOUBT), (0.7, PAUSE)])
+def test_a_sound_that_comes_with_each_resuming_no_longer_pauses(after_s: float, action: Action) -> None:
+    table = busy_table()
+    table.onset(1.0)
+    table.noise(1.1)
+    assert table.onset(1.2) == [PAUSE]
+    table.noise(1.3)
+    assert table.onset(1.3 + after_s) == [action]
+
+
+def test_the_agent_that_goes_on_is_interrupted_by_words_and_by_nothing_less() -> None:
+    table = busy_table()
+    for onset_s in (1.0, 1.2, 1.4):
+        table.onset(onset_s)
+        table.noise(onset_s + 0.1)
+    assert table.onset(1.6) == [DOUBT]
+    assert words(table, ECHO, 1.8, final=False) == [HOLD]
+    assert words(table, MEANING, 1.9, final=False) == [INTERRUPT, PASS]
+    assert table.onset(2.0) == [PAUSE]
+
+
 def test_sounds_that_come_and_go_do_not_silence_the_agent_for_long() -> None:
     table = busy_table()
     assert table.onset(0.0) == [PAUSE]
@@ -305,15 +327,16 @@ def test_the_agent_is_never_left_paused(events: list[tuple[str, float]]) -> None
     assert caller.table.state is Suspicion.CLEAR
     assert caller.held == []
     paused = [action for action in caller.actions if action not in FATES]
-    interrupted = sum(pair == (PAUSE, INTERRUPT) for pair in itertools.pairwise(paused))
-    assert paused.count(PAUSE) == paused.count(RESUME) + paused.count(LET_GO) + interrupted
+    doubted = [PAUSE if action is DOUBT else action for action in paused]
+    interrupted = sum(pair == (PAUSE, INTERRUPT) for pair in itertools.pairwise(doubted))
+    assert doubted.count(PAUSE) == paused.count(RESUME) + paused.count(LET_GO) + interrupted
 
 
 @given(st.lists(EVENTS, max_size=60))
 def test_each_pause_ends_in_one_way_and_nothing_else_resumes(events: list[tuple[str, float]]) -> None:
     is_paused = False
     for action in played(events).actions:
-        if action is PAUSE:
+        if action in (PAUSE, DOUBT):
             assert not is_paused
             is_paused = True
         elif action in (RESUME, LET_GO):

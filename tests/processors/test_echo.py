@@ -96,7 +96,12 @@ def test_of_a_single_word_only_the_last_long_ones_count(text: str, echo: bool) -
 
 def test_one_short_word_that_may_go_on_may_be_an_echo() -> None:
     assert is_echo("may", AGENT, NEVER, is_final=False)
-    assert not is_echo("no", [*AGENT, "no"], NEVER, is_final=False)
+    assert is_echo("What", [*AGENT, "What", "else?"], {"what"}, is_final=False)
+
+
+@pytest.mark.parametrize(("text", "is_final"), [("no", True), ("No!", False), ("What?", False)])
+def test_a_word_that_callers_stop_an_agent_with_is_their_own(text: str, is_final: bool) -> None:
+    assert not is_echo(text, [*AGENT, "no", "what"], {"no", "what"}, is_final=is_final)
 
 
 def test_a_word_cut_in_half_begins_an_echo() -> None:

@@ -292,6 +292,29 @@ async def test_plain_questions(question: str, fact: str) -> None:
     assert not desk.tool_calls
 
 
+def test_answers_open_with_the_words_that_the_prompt_wants_in_turn() -> None:
+    system = 'Begin every reply with one of these: "Sure.", "Okay.",\n "Got it."\n\nFacts:\n- Hours: We open at nine.'
+    messages: list[dict[str, Any]] = []
+    opened: list[str] = []
+    for _ in range(4):
+        messages.append({"role": "user", "content": "What are your hours?"})
+        (block,) = reply({"system": system, "messages": messages})
+        assert isinstance(block, TextBlock)
+        assert "We open at nine." in block.text
+        opened.append(block.text.partition(".")[0])
+        messages.append({"role": "assistant", "content": block.text})
+    assert opened == ["Sure", "Okay", "Got it", "Sure"]
+
+
+def test_the_mark_of_cut_words_is_no_word() -> None:
+    messages = [
+        {"role": "user", "content": "I'd like a cleaning."},
+        {"role": "assistant", "content": "—"},
+        {"role": "user", "content": "Hello?"},
+    ]
+    assert reply({"messages": messages}) == reply({"messages": [messages[0], messages[2]]})
+
+
 async def test_what_is_not_known_is_not_invented() -> None:
     answer = await FrontDesk().say("What is the capital of France?")
     assert "didn't catch" in answer
