@@ -68,7 +68,7 @@ class Size:
     """Which kind of call follows which: questions, booking, message."""
 
 
-FULL = Size(calls=20, turns=12)
+FULL = Size(calls=20, turns=11)
 QUICK = Size(calls=4, turns=5, order="QBQB")
 
 

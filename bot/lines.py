@@ -118,6 +118,10 @@ _OPENERS = {
         "Thanks, let me read that back.",
         "Great, one moment.",
         "One moment, please.",
+        "Sorry, I didn't catch that.",
+        "You're welcome.",
+        "I'm here.",
+        "Hello.",
     ),
     "de": (
         "Gerne.",

@@ -58,7 +58,7 @@ class MeansSomething(Protocol):
 class BargeInParams:
     """How long to wait for what."""
 
-    no_words_limit_s: float = 0.7
+    no_words_limit_s: float = 1.0
     """Sound without any word for this long is an interruption."""
     vague_words_limit_s: float = 1.5
     """Sound for this long with no word that means something is one, too."""
