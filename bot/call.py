@@ -48,6 +48,7 @@ from processors.caller_silence import Ask, CallerSilenceProcessor, SilenceAction
 from processors.line_sounds import LineSound
 from processors.playout import PlayoutWire, SpokenWord
 from processors.recorder import StereoRecorder
+from processors.speculation import SpeculationAccount
 from processors.turn_record import TurnLedger, TurnRecord
 
 LINE_LIMIT_S = 20.0
@@ -175,6 +176,8 @@ class Call:
         self.release_s = 0.0
         """How long the release took."""
         self._marks_lost = 0
+        self.speculation: SpeculationAccount | None = None
+        """How thinking ahead went, None until the call has ended or when it never spoke."""
 
     @property
     def duration_s(self) -> float:
@@ -359,6 +362,7 @@ class Call:
             await self._recorder.close(end_samples=self._recording.now_samples)
         if self._graph is not None:
             self._marks_lost = self._graph.playout.marks_lost
+            self.speculation = self._graph.account
             for service in (self._graph.stt, self._graph.tts):
                 if isinstance(service, HoldsSocket):
                     service.drop_socket()

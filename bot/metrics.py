@@ -7,6 +7,7 @@ worker processes the values live in files of `PROMETHEUS_MULTIPROC_DIR`, which m
 Source: https://prometheus.github.io/client_python/multiprocess/
 """
 
+import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from processors.speculation import SpeculationAccount
 from processors.turn_record import TurnRecord
 
 LABEL_VALUES = 64
@@ -51,6 +53,10 @@ class _Instruments:
     marks_lost: Counter
     turns: Counter
     interruptions: Counter
+    barge_ins: Counter
+    speculations: Counter
+    speculation_waste: Counter
+    speculation_waste_usd: Counter
     greeting_seconds: Histogram
     answer_seconds: Histogram
     stop_seconds: Histogram
@@ -142,6 +148,8 @@ class Metrics:
         self._instruments.turns.labels(*labels, turn.kind).inc()
         if turn.interrupted_at is not None:
             self._instruments.interruptions.labels(*labels).inc()
+        for decision in turn.barge_in:
+            self._instruments.barge_ins.labels(labels[1], decision.kind, decision.reason).inc()
         _observe(self._instruments.stop_seconds.labels(labels[1]), turn.stop_s)
         if turn.kind == "greeting":
             _observe(self._instruments.greeting_seconds.labels(labels[1]), turn.heard)
@@ -153,6 +161,15 @@ class Metrics:
             ok = {True: "yes", False: "no", None: "unfinished"}[tool.ok]
             time_s = None if tool.end is None else tool.end - tool.start
             _observe(self._instruments.tool_seconds.labels(self._label("tool", tool.name), ok), time_s)
+
+    def speculation(self, account: SpeculationAccount, *, agent: str) -> None:
+        """A call is over that may have thought ahead: how often that was right, and what it cost when it was not."""
+        agent = self._label("agent", agent)
+        for outcome, count in (("confirmed", account.confirmed), ("withdrawn", account.withdrawn)):
+            self._instruments.speculations.labels(agent, outcome).inc(count)
+        for unit, count in dataclasses.asdict(account.wasted).items():
+            self._instruments.speculation_waste.labels(agent, unit).inc(count)
+        self._instruments.speculation_waste_usd.labels(agent).inc(account.cost_usd)
 
     def llm_tokens(self, *, vendor: str, model: str, kind: str, count: int) -> None:
         """A model's usage; `kind` is `input`, `output`, `cache_read` or `cache_write`."""
@@ -221,6 +238,16 @@ def _make_instruments(registry: CollectorRegistry) -> _Instruments:
         marks_lost=counter("marks_lost", "Playback marks that never came back."),
         turns=counter("turns", "Complete turns.", "agent", "channel", "kind"),
         interruptions=counter("interruptions", "Turns in which the caller cut in.", "agent", "channel"),
+        barge_ins=counter(
+            "barge_in", "What was decided about sounds over the agent.", "channel", "decision", "reason"
+        ),
+        speculations=counter("speculations", "Replies begun before the turn was over.", "agent", "outcome"),
+        speculation_waste=counter(
+            "speculation_waste", "What replies that were withdrawn have used.", "agent", "unit"
+        ),
+        speculation_waste_usd=counter(
+            "speculation_waste_usd", "What they have cost, in US dollars.", "agent"
+        ),
         greeting_seconds=histogram("greeting", "Start to the greeting heard.", GREETING_BUCKETS_S, "channel"),
         answer_seconds=histogram(
             "answer", "End of the caller's speech to the answer heard.", ANSWER_BUCKETS_S, "agent", "channel"

@@ -309,6 +309,8 @@ class Switchboard:
         )
         self._metrics.teardown(call.release_s)
         self._metrics.marks_lost(call.marks_lost)
+        if call.speculation is not None:
+            self._metrics.speculation(call.speculation, agent=setup.agent.slug)
         if not self._live:
             self._idle.set()
 

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bot.metrics import LABEL_VALUES, Metrics
-from processors.turn_record import ToolRun, TurnRecord
+from processors.speculation import Prices, SpeculationAccount, Waste
+from processors.turn_record import BargeInDecision, ToolRun, TurnRecord
 
 ANSWER = TurnRecord(
     index=1,
@@ -60,6 +61,31 @@ def test_a_call_from_ring_to_end() -> None:
     assert got["turns_total", "reception", "phone", "answer"] == 1
     assert got["tool_seconds_sum", "yes", "book"] == pytest.approx(0.1)
     assert got["tool_seconds_count", "unfinished", "slow"] == 0
+
+
+def test_what_was_thought_ahead_for_nothing() -> None:
+    account = SpeculationAccount(budget_usd=1.0, prices=Prices(per_character=0.001))
+    for verdict in (account.confirm, account.withdraw, account.withdraw):
+        account.begin()
+        account.spent(Waste(input_tokens=100, characters=20))
+        verdict()
+    metrics = Metrics.create()
+    metrics.speculation(account, agent="reception")
+    got = samples(metrics)
+    assert got["speculations_total", "reception", "confirmed"] == 1
+    assert got["speculations_total", "reception", "withdrawn"] == 2
+    assert got["speculation_waste_total", "reception", "input_tokens"] == 200
+    assert got["speculation_waste_total", "reception", "characters"] == 40
+    assert got["speculation_waste_usd_total", "reception"] == pytest.approx(0.04)
+
+
+def test_decisions_about_sounds() -> None:
+    metrics = Metrics.create()
+    decisions = (BargeInDecision("pause", "sound", 1.0), BargeInDecision("resume", "noise", 1.1))
+    metrics.turn(TurnRecord(0, "answer", barge_in=decisions), agent="reception", channel="phone")
+    got = samples(metrics)
+    assert got["barge_in_total", "phone", "pause", "sound"] == 1
+    assert got["barge_in_total", "phone", "resume", "noise"] == 1
 
 
 def test_counters() -> None:
