@@ -4,7 +4,7 @@ Says what may stand in `agent.yaml` and explains what is wrong with file and lin
 nothing; the flow beside it is checked by `bot/flow_check.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +29,7 @@ from bot.services import VENDORS, Layer, option_faults
 from bot.settings import Vendor
 from bot.yaml_source import Fault, YamlSource, YamlSyntaxError, suggestion
 from integrations.calendar import OpeningHours
+from processors.language import has_language, known_languages
 
 AGENT_FILE = "agent.yaml"
 
@@ -255,6 +256,9 @@ def read_agent(folder: Path) -> Agent:
             sorted_faults([*faults, *source.validation_faults(error, AgentConfig)])
         ) from None
     faults += [*_service_faults(source, config), *_voice_faults(source, config)]
+    if not has_language(config.language):
+        message = f"there is no data for it; there is for {', '.join(known_languages())}"
+        faults.append(source.fault(("language",), message))
     if faults:
         raise AgentFilesError(sorted_faults(faults))
     return Agent(folder.name, folder, config)
@@ -270,6 +274,16 @@ def agent_folders(agents_dir: Path) -> list[Path]:
     if not folders:
         raise AgentFilesError([f"{agents_dir}: no folder with an {AGENT_FILE} in it (AGENTS_DIR)"])
     return folders
+
+
+def listening_state_faults(folder: Path, config: AgentConfig, nodes: Collection[str]) -> list[Fault]:
+    """Return a fault for each of `listening.states` that is no node of the agent's flow."""
+    source = YamlSource.read(folder / AGENT_FILE)
+    return [
+        source.fault(("listening", "states", name), f"the flow has no such node{suggestion(name, nodes)}")
+        for name in config.listening.states
+        if name not in nodes
+    ]
 
 
 def load_agents(agents_dir: Path) -> dict[str, Agent]:

@@ -23,7 +23,7 @@ from pipecat.flows import Flow, FlowConfig
 from pipecat.flows.exceptions import FlowReferenceError
 from pydantic import ValidationError
 
-from bot.agent import Agent, agent_folders, read_agent, shared_numbers
+from bot.agent import Agent, agent_folders, listening_state_faults, read_agent, shared_numbers
 from bot.errors import AgentFilesError
 from bot.flow_events import FlowEvents, event_targets, read_events
 from bot.yaml_source import Fault, Location, YamlSource, YamlSyntaxError, suggestion
@@ -106,6 +106,8 @@ def check_agent(folder: Path) -> CheckedAgent:
         faults += error.faults
     if agent is None or checked is None:
         raise AgentFilesError(faults)
+    if state_faults := listening_state_faults(folder, agent.config, checked.flow.config.nodes):
+        raise AgentFilesError(state_faults)
     return CheckedAgent(agent, checked.flow, checked.events)
 
 

@@ -89,6 +89,11 @@ def test_the_shipped_agent_is_right() -> None:
             "language: en-US\nlanguage: en-GB",
             "agent.yaml:4: language: this key stands twice",
         ),
+        (
+            "language: en-US",
+            "language: fi-FI",
+            "agent.yaml:3: language: there is no data for it; there is for de",
+        ),
         ("name: Northside Dental\n", "", "agent.yaml:1: name: is missing"),
         ("services:", "services: [", "agent.yaml:8: while parsing a flow sequence"),
     ],

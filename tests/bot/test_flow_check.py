@@ -249,5 +249,14 @@ def test_faults_of_all_files_come_at_once(tmp_path: Path) -> None:
     assert files == {"a/agent.yaml", "a/flow.yaml", "b/flow.yaml", "b/tools.py"}
 
 
+def test_pauses_are_set_for_nodes_of_the_flow(tmp_path: Path) -> None:
+    states = "  states: {desk: {max_pause_ms: 700}, goodby: {max_pause_ms: 300}}\n"
+    write_agent(tmp_path / "a", agent=AGENT + states)
+    with pytest.raises(AgentFilesError) as caught:
+        load_checked_agents(tmp_path)
+    (fault,) = caught.value.faults
+    assert fault.endswith("listening.states.goodby: the flow has no such node; did you mean goodbye?")
+
+
 def test_known_facts_are_those_a_call_has() -> None:
     assert {"business", "hours", "today"} <= known_facts()
