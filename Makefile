@@ -22,7 +22,7 @@ help:
 	@echo "bench  measure against a plain Pipecat bot"
 	@echo "evals  play the agents' eval scenarios through Pipecat's harness"
 	@echo "warm   render every fixed line into the audio cache"
-	@echo "picture draw docs/timeline.svg, the README's, from a test call"
+	@echo "picture draw the README's pictures from test calls"
 	@echo "lock   compile requirements/ from pyproject.toml"
 
 run: $(VENV)/.run
@@ -43,6 +43,7 @@ bench: $(VENV)/.dev
 
 picture: $(VENV)/.run
 	$(BIN)/python -m docs.timeline $(ARGS)
+	$(BIN)/python -m docs.interruption
 
 # A file's tests stay in one process, and a process that a stuck test took down is replaced.
 test: $(VENV)/.dev
