@@ -69,7 +69,7 @@ class Size:
 
 
 FULL = Size(calls=20, turns=11)
-QUICK = Size(calls=4, turns=5, order="QBQB")
+QUICK = Size(calls=4, turns=4, order="QBQB")
 
 
 @dataclass(frozen=True)

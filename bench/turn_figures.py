@@ -86,7 +86,9 @@ class TurnFigures:
     """By kind of sound."""
     all_harmless: OverFigures
     unmoved: Share
-    """Harmless sounds that cost no word, and no more than `RESUME_S` of silence."""
+    """Harmless sounds that cost no word, and after which the agent was heard again within `RESUME_S`."""
+    back_after: Spread
+    """From the end of a harmless sound to the agent's voice; 0 when it was back before."""
     lost_words: int
     repeated_words: int
     resumed_words: int
@@ -142,6 +144,7 @@ def turn_figures(reports: Sequence[CallerReport], decided: frozenset[TurnKey]) -
         harmless={kind: over_figures(reports, {kind}) for kind in HARMLESS},
         all_harmless=over_figures(reports, HARMLESS),
         unmoved=Share(sum(map(_is_unmoved, harmless)), len(harmless)),
+        back_after=Spread.of([back_s for over in harmless if (back_s := _back_after_s(over)) is not None]),
         lost_words=sum(report.lost_words for report in reports),
         repeated_words=sum(report.repeated_words for report in reports),
         resumed_words=sum(report.resumed_words for report in reports),
@@ -209,7 +212,9 @@ def turn_goals(figures: Mapping[Bot, TurnFigures]) -> list[Goal]:
             harmless.harmed == 0 if harmless.made >= ENOUGH or harmless.harmed else None,
         ),
         _at_least(
-            f"{RESUMED_SHARE:.0%} of harmless sounds: on within {RESUME_S:g} s", ours.unmoved, RESUMED_SHARE
+            f"{RESUMED_SHARE:.0%} of harmless sounds: on within {RESUME_S:g} s of them",
+            ours.unmoved,
+            RESUMED_SHARE,
         ),
         _at_least(f"{HEEDED_SHARE:.0%} of interruptions stop the agent", heeded, HEEDED_SHARE),
         Goal(
@@ -255,8 +260,10 @@ def turn_lines(figures: Mapping[Bot, TurnFigures]) -> list[Line]:
         ),
         counted(f"harmless: on within {RESUME_S:g} s", lambda f: f.unmoved),
         counted("harmless: paused", lambda f: Share(f.all_harmless.paused, f.all_harmless.made)),
-        spread("recovery p50, s", lambda f: f.all_harmless.resumed_after.p50),
-        spread("recovery p95, s", lambda f: f.all_harmless.resumed_after.p95),
+        spread("recovery, silence p50, s", lambda f: f.all_harmless.resumed_after.p50),
+        spread("recovery, silence p95, s", lambda f: f.all_harmless.resumed_after.p95),
+        spread("recovery, after the sound p50, s", lambda f: f.back_after.p50),
+        spread("recovery, after the sound p95, s", lambda f: f.back_after.p95),
         counted("words lost", lambda f: f.lost_words),
         counted("words repeated", lambda f: f.repeated_words),
         counted("words heard again after a pause", lambda f: f.resumed_words),
@@ -353,8 +360,16 @@ def _old_words(over: CallerOver, report: CallerReport) -> int:
     return sum(silent_s < start_s < over.end_s for _, start_s, _ in report.agent_words)
 
 
+def _back_after_s(over: CallerOver) -> float | None:
+    """Return how long after the sound the agent, which had paused for it, was heard again; None when it was not."""
+    if over.pause_s is None or over.resumed_s is None:
+        return None
+    return max(over.start_s + over.pause_s + over.resumed_s - over.end_s, 0.0)
+
+
 def _is_unmoved(over: CallerOver) -> bool:
-    is_back = over.pause_s is None or (over.resumed_s is not None and over.resumed_s <= RESUME_S)
+    back_s = _back_after_s(over)
+    is_back = over.pause_s is None or (back_s is not None and back_s <= RESUME_S)
     return is_back and not over.stopped and over.lost_words == 0
 
 

@@ -153,6 +153,7 @@ def main(arguments: Sequence[str]) -> int:
             return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the servers before us
     server_core, load_core = cores()
+    conditions = machine(server_core)
     try:
         with on_core(load_core), TemporaryDirectory(prefix="firstring-turns-") as folder:
             played = asyncio.run(_run(options, calls, Path(folder), server_core, KEPT.resolve()))
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str]) -> int:
     for fault in faults(played.reports(Bot.OURS)):
         _console.print(f"{fault.call} at {fault.at_s:.1f} s: {fault.what}")
     if options.results is not None:
-        options.results.write_text(_page(options, calls, played, server_core))
+        options.results.write_text(_page(options, calls, played, conditions))
         _console.print(f"written to {options.results}")
     return 1 if options.check and not is_held else 0
 
@@ -217,12 +218,12 @@ def _ours(folder: Path, report: CallerReport) -> Path:
     return folder / Bot.OURS.name.lower() / "recordings" / report.call_sid
 
 
-def _page(options: Options, calls: Sequence[CorpusCall], played: Played, core: int | None) -> str:
+def _page(options: Options, calls: Sequence[CorpusCall], played: Played, conditions: Sequence[str]) -> str:
     reports = {bot: played.reports(bot) for bot in options.bots}
     return turns_page(
         measure_turns(reports),
         conditions=[
-            *machine(core),
+            *conditions,
             f"sims: profile {options.profile}; corpus of seed {options.seed}; {options.callers} callers at once",
         ],
         noise=[f"{row.bot.value}: {reason}" for row in played.rows for reason in row.noise.reasons()],

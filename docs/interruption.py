@@ -162,17 +162,24 @@ def unheard_words(report: CallerReport, cut: CallerOver) -> list[SpokenWord]:
     whole = [w for w in _heard_words(report) if turns[-2].end_s < w.start_s < turns[-1].start_s]
     once = [w for n, w in enumerate(whole) if not n or w.text != whole[n - 1].text]  # a pause repeats a word
     said = [w for w in _heard_words(report) if turns[-1].end_s < w.start_s < cut.start_s]
-    if not said or [w.text for w in once[: len(said)]] != [w.text for w in said]:
+    # An answer may open with another word each time.
+    known = next((n for n in range(len(once), 1, -1) if _ends_alike(once[:n], said)), None)
+    if known is None:
         return []
     words: list[SpokenWord] = []
     at_s = said[-1].end_s
     next_s = min((w.start_s for w in _heard_words(report) if w.start_s > at_s), default=math.inf)
-    for word in once[len(said) :]:
+    for word in once[known:]:
         if at_s + word.end_s - word.start_s > next_s:
             break
         words.append(SpokenWord(word.text, at_s, at_s + word.end_s - word.start_s, is_heard=False))
         at_s = words[-1].end_s
     return words
+
+
+def _ends_alike(one: Sequence[SpokenWord], other: Sequence[SpokenWord]) -> bool:
+    last, last_other = [w.text for w in one[-2:]], [w.text for w in other[-2:]]
+    return len(last) == 2 and last == last_other
 
 
 def _heard_words(report: CallerReport) -> list[SpokenWord]:

@@ -166,6 +166,8 @@ class BargeInProcessor(FrameProcessor):
         self._is_turn_open = False
         self._has_turn_words = False
         self._is_backchannel_told = False
+        self._is_own_voice = False
+        """Whether the present sound is most likely the agent's, who went on: then its words are, however late."""
         self._reply_until_s: float | None = None
         """Until when the agent counts as about to speak."""
         self._silent_until_s: float | None = None
@@ -182,7 +184,7 @@ class BargeInProcessor(FrameProcessor):
 
     def onset(self, now_s: float) -> None:
         """The caller makes a sound. Pauses the agent before it returns, if it is to be paused."""
-        self._is_backchannel_told = False
+        self._is_backchannel_told = self._is_own_voice = False
         self._follow_agent(now_s)
         self._act(self._table.onset(now_s), None, now_s)
         self._changed.set()
@@ -272,13 +274,18 @@ class BargeInProcessor(FrameProcessor):
     def _means_something(self, text: str, *, is_final: bool, can_be_echo: bool) -> bool:
         # A line that goes on while it is judged keeps echoing.
         can_be_echo = self._playout.is_audible and (can_be_echo or not self._is_paused)
+        is_answer_possible = self._is_answer_possible()
         if can_be_echo and is_echo(
-            text, self._playout.recent_words(), self._language.never_echo, is_final=is_final
+            text,
+            self._playout.recent_words(),
+            self._language.never_echo,
+            is_final=is_final,
+            is_answer_possible=is_answer_possible,
         ):
             return False
         try:
             return not self._backchannels.is_backchannel(
-                text, is_answer_possible=self._is_answer_possible(), is_final=is_final
+                text, is_answer_possible=is_answer_possible, is_final=is_final
             )
         except Exception as error:  # noqa: BLE001 - a model that fails must not make the agent deaf
             logger.error("{} cannot judge words: {}", self, error)
@@ -313,6 +320,8 @@ class BargeInProcessor(FrameProcessor):
         for action in actions:
             if action is Action.PAUSE:
                 self._pause()
+            elif action is Action.DOUBT:
+                self._is_own_voice = True
             elif action is Action.RESUME:
                 self._resume()
                 self._drop_held()
@@ -320,8 +329,9 @@ class BargeInProcessor(FrameProcessor):
                 self._interrupt(now_s)
             elif action is Action.LET_GO:
                 self._resume()
+                self._held = deque(held for held in self._held if not self._is_late_echo(held))
                 self._let_go()
-            elif action is not Action.DOUBT and frame is not None:
+            elif frame is not None:
                 self._settle(action, frame)
                 continue
             if self._listener:
@@ -338,6 +348,7 @@ class BargeInProcessor(FrameProcessor):
             self._playout.resume()
 
     def _interrupt(self, now_s: float) -> None:
+        self._is_own_voice = False
         if not self.may_interrupt:
             self._resume()
         elif self._is_turn_open:
@@ -358,9 +369,19 @@ class BargeInProcessor(FrameProcessor):
         if texts:
             self._tell_backchannel(" ".join(frame.text.strip() for frame in texts), texts[-1].user_id)
 
+    def _is_late_echo(self, frame: Frame) -> bool:
+        """Whether words came when the agent was done that are its own. One alone may be the answer."""
+        return (
+            self._is_own_voice
+            and isinstance(frame, TranscriptionFrame | InterimTranscriptionFrame)
+            and len(frame.text.split()) > 1
+            and is_echo(frame.text, self._playout.recent_words(), self._language.never_echo)
+        )
+
     def _settle(self, action: Action, frame: Frame) -> None:
         if action is Action.PASS:
-            self._out.append(frame)
+            if not self._is_late_echo(frame):
+                self._out.append(frame)
         elif action is Action.HOLD:
             self._hold(frame)
         elif isinstance(frame, TranscriptionFrame):

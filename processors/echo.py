@@ -17,7 +17,12 @@ _LEAST_LETTERS = 4
 
 
 def is_echo(
-    text: str, agent_words: Sequence[str], never_echo: Collection[str] = (), *, is_final: bool = True
+    text: str,
+    agent_words: Sequence[str],
+    never_echo: Collection[str] = (),
+    *,
+    is_final: bool = True,
+    is_answer_possible: bool = True,
 ) -> bool:
     """Say whether a text is the agent's own words, perhaps misheard.
 
@@ -31,13 +36,15 @@ def is_echo(
             exclamation mark, one alone is the caller's own; among others they may be an echo, but only if the
             agent said them.
         is_final: False for words that may go on: then one short word is enough.
+        is_answer_possible: False when nothing is being asked that one short word ("two") could answer: then it is
+            enough, too.
     """
     words = normalise(text).split()
     agent = normalise(" ".join(agent_words)).split()
     if not words or not agent:
         return False
     if len(words) == 1:
-        is_long = len(words[0]) >= _LEAST_LETTERS or not is_final
+        is_long = len(words[0]) >= _LEAST_LETTERS or not is_final or not is_answer_possible
         # "What?" is the caller's own; a "what" that may go on may be the agent's "What else?".
         is_own = words[0] in never_echo and (is_final or text.rstrip().endswith(("?", "!")))
         return is_long and not is_own and words[0] in agent[-_LAST_WORDS:]

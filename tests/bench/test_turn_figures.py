@@ -75,11 +75,12 @@ def test_words_of_the_old_phrase_are_counted_while_the_caller_speaks(
     [
         (RESUMED, 0, 1),
         (over("click"), 0, 1),
-        (over("echo", pauses=1, pause_s=0.1, resumed_s=1.2), 0, 0),
+        (over("echo", pauses=1, pause_s=0.1, resumed_s=1.75), 0, 0),
+        (over("hum", pauses=1, pause_s=0.1, resumed_s=1.65), 0, 1),
         (over("door", pauses=1, pause_s=0.1, stopped=True), 1, 0),
         (over("hum", pauses=1, pause_s=0.1, resumed_s=0.2, lost_words=2), 1, 0),
     ],
-    ids=["resumed", "not moved", "too late", "stopped", "words lost"],
+    ids=["resumed", "not moved", "too late", "soon after a long sound", "stopped", "words lost"],
 )
 def test_what_a_harmless_sound_may_do(sound: CallerOver, harmed: int, unmoved: int) -> None:
     call = report(overs=(sound,))
@@ -120,7 +121,7 @@ def corpus(
     *, answer_s: float, pause_s: float, harmed: int = 0, late: int = 0, ignored: int = 0, cut_off: int = 0
 ) -> list[CallerReport]:
     overs = [over("cough", pauses=1, pause_s=0.1, stopped=True)] * harmed
-    overs += [over("cough", pauses=1, pause_s=0.1, resumed_s=1.0)] * late
+    overs += [over("cough", pauses=1, pause_s=0.1, resumed_s=1.9)] * late
     overs += [RESUMED] * (100 - harmed - late)
     overs += [over("interruption", 5.0, pauses=1, pause_s=pause_s, stopped=True)] * (100 - ignored)
     overs += [over("interruption", 90.0)] * ignored

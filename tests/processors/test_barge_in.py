@@ -226,6 +226,45 @@ async def test_an_echo_is_dropped_and_the_caller_s_own_words_are_not() -> None:
         assert rig.tail.texts() == ["Tuesday at nine"]
 
 
+async def echoes_twice(rig: Rig) -> None:
+    """The agent has paused for its own voice until it no longer does."""
+    for _ in range(2):
+        rig.barge_in.onset(rig.now_s())
+        await asyncio.sleep(0.05)
+        rig.barge_in.noise(rig.now_s())
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "has_text"),
+    [("Tuesday at nine", False), ("Tuesday", True), ("On Tuesday I have no time", True)],
+)
+async def test_an_echo_that_comes_when_the_agent_is_done_is_dropped(text: str, has_text: bool) -> None:
+    async with Rig() as rig:
+        rig.playout.words = normalise("We have Tuesday at nine or Wednesday at ten").split()
+        await echoes_twice(rig)
+        rig.barge_in.onset(rig.now_s())
+        assert not rig.playout.is_paused
+        await rig.give(VADUserStartedSpeakingFrame())
+        rig.playout.is_audible = False
+        await rig.give(BotStoppedSpeakingFrame(), up=True)
+        await rig.give(VADUserStoppedSpeakingFrame(), final(text))
+        assert rig.tail.texts() == ([text] if has_text else [])
+        rig.barge_in.onset(rig.now_s())
+        await rig.give(VADUserStartedSpeakingFrame(), final("Tuesday at nine"))
+        assert rig.tail.texts()[-1] == "Tuesday at nine"
+
+
+async def test_who_interrupts_an_agent_that_hears_itself_is_heard() -> None:
+    async with Rig() as rig:
+        rig.playout.words = normalise("We have Tuesday at nine or Wednesday at ten").split()
+        await echoes_twice(rig)
+        rig.barge_in.onset(rig.now_s())
+        await rig.give(VADUserStartedSpeakingFrame(), interim("no Tuesday"), final("No, Tuesday at nine."))
+        assert rig.tail.texts() == ["No, Tuesday at nine."]
+        assert ("interrupt", "words") in rig.listener.told
+
+
 @pytest.mark.parametrize(
     ("text", "remaining_s", "answers"),
     [

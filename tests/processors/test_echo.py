@@ -104,6 +104,13 @@ def test_a_word_that_callers_stop_an_agent_with_is_their_own(text: str, is_final
     assert not is_echo(text, [*AGENT, "no", "what"], {"no", "what"}, is_final=is_final)
 
 
+@pytest.mark.parametrize(("is_answer_possible", "echo"), [(True, False), (False, True)])
+def test_one_short_word_is_an_echo_unless_it_may_be_an_answer(is_answer_possible: bool, echo: bool) -> None:
+    agent = [*AGENT, "at", "two"]
+    assert is_echo("Two.", agent, NEVER, is_answer_possible=is_answer_possible) == echo
+    assert not is_echo("No.", [*agent, "no"], NEVER, is_answer_possible=is_answer_possible)
+
+
 def test_a_word_cut_in_half_begins_an_echo() -> None:
     assert is_echo("day at nine thirty", AGENT, NEVER)
 
