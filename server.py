@@ -334,7 +334,8 @@ async def _warm_all(app: FastAPI, resources: Resources) -> None:
     """Render what the audio cache lacks; until it is done the process is not ready, but it answers."""
     for one in resources.agents.values():
         for rate_hz in (PHONE_RATE_HZ, BROWSER_RATE_HZ):
-            failed = await warm(one.agent, resources.services(one.agent, rate_hz), resources.audio)
+            services = resources.services(one.agent, rate_hz)
+            failed = await warm(one.agent, services, resources.audio, more=one.events.lines())
             if failed:
                 logger.warning("{} lines of {} have no audio at {} Hz", failed, one.agent.slug, rate_hz)
     app.state.is_warm = True

@@ -113,6 +113,18 @@ class LastWordFrame(ControlFrame):
     """Travels behind the agent's last words; when it comes out, they were heard. An interruption drops it."""
 
 
+@dataclass
+class LineSaidFrame(ControlFrame):
+    """Travels behind a fixed line; when it comes out, the line was heard, or an interruption has dropped it."""
+
+    said: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Outlive interruptions: whoever waits must know."""
+        super().__post_init__()
+        self.interruptible = False
+
+
 @dataclass(frozen=True)
 class CallSetup:
     """What is known of a call before it is answered."""
@@ -307,10 +319,17 @@ class Call:
         )
 
     async def _say_goodbye(self, text: str, reason: EndReason) -> None:
-        playout = self._require_graph().playout
-        await self.say(text)
-        await playout.wait_until_silent(GOODBYE_LIMIT_S)
+        await self._say_to_its_end(text)
         self.end(reason)
+
+    async def _say_to_its_end(self, text: str) -> None:
+        """Speak a fixed line and wait until it was heard, also when the voice must render it first."""
+        await self.say(text)
+        line = LineSaidFrame()
+        await self._require_graph().worker.queue_frame(line)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_LIMIT_S):
+                await line.said.wait()
 
     async def _hang_up(self) -> None:
         if self.setup.hang_up is None or self.times.line_s is None:
@@ -414,7 +433,7 @@ class Call:
     def _listen_to(self, graph: CallGraph) -> None:
         worker = graph.worker
         flow_manager = self._flow = self._flow_manager(graph)
-        worker.add_reached_downstream_filter((LastWordFrame, MetricsFrame))
+        worker.add_reached_downstream_filter((LastWordFrame, LineSaidFrame, MetricsFrame))
 
         async def on_started(*_: Any) -> None:
             if self.setup.is_typed:
@@ -433,6 +452,8 @@ class Call:
         async def on_reached_end(_: PipelineWorker, frame: Frame) -> None:
             if isinstance(frame, LastWordFrame):  # the flow has others reported
                 self.end(EndReason.AGENT_ENDED)
+            elif isinstance(frame, LineSaidFrame):
+                frame.said.set()
             elif isinstance(frame, MetricsFrame):
                 self._count_usage(frame)
 
@@ -497,8 +518,7 @@ class Call:
             if is_first and branch.node is not None:
                 await self._go_on_at(branch)
                 return
-            await self.say(branch.say or lines.no_speech_goodbye)
-            await self._require_graph().playout.wait_until_silent(GOODBYE_LIMIT_S)
+            await self._say_to_its_end(branch.say or lines.no_speech_goodbye)
             if self._require_graph().silence.has_given_up:  # who spoke into the goodbye is back
                 self.end(EndReason.NO_SPEECH)
         else:
@@ -524,8 +544,9 @@ class Call:
         if is_first and branch.node is not None:
             await self._go_on_at(branch)
             return
-        await self.say(branch.say or fixed_lines(self.setup.agent.config.language).no_person_goodbye)
-        await graph.playout.wait_until_silent(GOODBYE_LIMIT_S)
+        await self._say_to_its_end(
+            branch.say or fixed_lines(self.setup.agent.config.language).no_person_goodbye
+        )
         words_s = graph.silence.silence.last_words_s
         is_back = words_s is not None and words_s > began_s
         if sound is LineSound.MUSIC and is_back:  # somebody picked up; a recording talks on by itself

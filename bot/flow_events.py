@@ -69,6 +69,10 @@ class FlowEvents:
         """Return what `event` leads to; without a branch of its own, to the end of the call."""
         return self.branches.get(event, _DEFAULT)
 
+    def lines(self) -> list[str]:
+        """Return what is spoken word for word."""
+        return [branch.say for branch in self.branches.values() if branch.say]
+
 
 _DEFAULT = Branch(say=None, node=None)
 

@@ -5,6 +5,7 @@ have said, word times included.
 """
 
 import asyncio
+from collections.abc import Iterable
 
 from loguru import logger
 from pipecat.frames.frames import EndFrame, Frame, TTSAudioRawFrame, TTSSpeakFrame, TTSTextFrame
@@ -84,14 +85,14 @@ def line_in_memory(cache: AudioCache, agent: Agent, text: str, rate_hz: int) -> 
     return cache.get_now(speech_key(agent, text, rate_hz))
 
 
-async def warm(agent: Agent, services: ServiceContext, cache: AudioCache) -> int:
-    """Render every line of an agent that the cache does not have.
+async def warm(agent: Agent, services: ServiceContext, cache: AudioCache, *, more: Iterable[str] = ()) -> int:
+    """Render every line of an agent, and `more`, that the cache does not have.
 
     Returns:
         How many lines could not be rendered.
     """
     failed = failed_in_a_row = 0
-    for text in cacheable_lines(agent.config):
+    for text in dict.fromkeys((*cacheable_lines(agent.config), *more)):
         key = speech_key(agent, text, services.audio_out_hz)
         if await cache.get(key) is not None:
             continue

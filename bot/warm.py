@@ -17,7 +17,8 @@ async def warm_all(settings: Settings) -> int:
         failed = 0
         for one in resources.agents.values():
             for rate_hz in (PHONE_RATE_HZ, BROWSER_RATE_HZ):
-                failed += await warm(one.agent, resources.services(one.agent, rate_hz), resources.audio)
+                services = resources.services(one.agent, rate_hz)
+                failed += await warm(one.agent, services, resources.audio, more=one.events.lines())
     finally:
         await resources.close()
     return 1 if failed else 0

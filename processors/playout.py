@@ -170,8 +170,6 @@ class PlayoutProcessor(FrameProcessor):
         self._is_text_open = False
         """Whether the assistant aggregator holds words that an interruption would commit."""
         self._changed = asyncio.Event()
-        self._silent = asyncio.Event()
-        self._silent.set()
         self._push_lock = asyncio.Lock()
         self._runner: asyncio.Task[None] | None = None
         self._is_speaking = False
@@ -208,19 +206,6 @@ class PlayoutProcessor(FrameProcessor):
     def underruns(self) -> int:
         """Times the wire ran dry inside an utterance."""
         return self._ledger.underruns
-
-    async def wait_until_silent(self, timeout_s: float) -> bool:
-        """Wait until all that was said has been heard.
-
-        Returns:
-            False if that took longer than `timeout_s` seconds.
-        """
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._silent.wait()
-        except TimeoutError:
-            return False
-        return True
 
     def speak(
         self,
@@ -389,7 +374,6 @@ class PlayoutProcessor(FrameProcessor):
         self._anchor_ns = None
 
     def _audio_came(self) -> None:
-        self._silent.clear()
         if not self._context_has_audio:
             self._context_has_audio = True
             if self._listener:
@@ -405,7 +389,6 @@ class PlayoutProcessor(FrameProcessor):
 
     def _hold(self, frame: Frame, *, word_start: int | None = None) -> None:
         frame.pts = None  # its time is its place in the ledger
-        self._silent.clear()
         keep = not frame.interruptible
         if word_start is None:
             self._ledger.append_item(frame, keep=keep)
@@ -517,7 +500,6 @@ class PlayoutProcessor(FrameProcessor):
         await self._stopped(cut=False)
 
     async def _stopped(self, *, cut: bool) -> None:
-        self._silent.set()
         if self._is_speaking:
             self._is_speaking = False
             if self._listener:

@@ -93,9 +93,14 @@ def test_fields_of_an_agent_named_exist() -> None:
     known = set(AgentConfig.model_fields)
     for field in AgentConfig.model_fields.values():
         known |= set(getattr(field.annotation, "model_fields", {}))
-    named = {"numbers", "name", "greeting", "timezone", "hours", "handoff", "stall_after_s", "tts_gate_ms"}
-    named |= {"max_reply_words", "max_cost_usd", "min_speech_ms", "listening"}
-    assert all(re.search(rf"`{name}[`:]", README) for name in named)
+    named = {"numbers", "name", "greeting", "timezone", "hours", "handoff", "stall_after_s", "max_cost_usd"}
+    named |= set(
+        re.findall(
+            r"\| `(?:\w+\.)?(\w+)[`:]", README.partition("In `agent.yaml`:")[2].partition("and in `flow")[0]
+        )
+    )
+    assert all(re.search(rf"`(\w+\.)?{name}[`:]", README) for name in named)
+    assert len(named) > 14
     assert named - known == set()
 
 

@@ -84,6 +84,11 @@ async def test_warming_renders_what_is_missing_and_only_that(studio: Studio) -> 
     assert studio.sim.stats == said
 
 
+async def test_warming_renders_a_flows_lines_too(studio: Studio) -> None:
+    assert await warm(studio.agent, studio.services, studio.cache, more=["Nobody there? Goodbye."]) == 0
+    assert await cached_line(studio.cache, studio.agent, "Nobody there? Goodbye.", RATE) is not None
+
+
 async def test_warming_gives_up_on_a_voice_that_is_down(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ async def test_every_agent_is_rendered_for_phones_and_browsers(
 ) -> None:
     rendered: list[tuple[str, int]] = []
 
-    async def fake(agent: Agent, services: ServiceContext, cache: AudioCache) -> int:
+    async def fake(agent: Agent, services: ServiceContext, cache: AudioCache, *, more: object = ()) -> int:
         rendered.append((agent.slug, services.audio_out_hz))
         return failed
 
