@@ -264,6 +264,7 @@ class _Turns:
             patience=self._patience,
             agent_text=self.playout.current_text,
             account=self.account,
+            heard=self.playout,
         )
 
     def by_flux(self) -> FluxEndOfTurnStrategy:

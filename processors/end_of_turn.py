@@ -37,6 +37,8 @@ from processors.frames import (
     TranscriptFlushedFrame,
 )
 
+SETTLE_LIMIT_S = 0.25
+"""Time for what the caller heard of an interrupted reply to reach the context, before an answer is thought of."""
 SPECULATION_LIMIT_S = 5.0
 """A turn thought ahead for and not ended by then is not likely over."""
 
@@ -61,6 +63,19 @@ class SpeculationAccount(Protocol):
         ...
 
 
+class HeardContext(Protocol):
+    """What the caller heard of the agent, on its way to the model's context."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all of it is there."""
+        ...
+
+    async def wait_until_settled(self, timeout_s: float) -> None:
+        """Wait until it is, no longer than `timeout_s` seconds."""
+        ...
+
+
 class EndOfTurnStrategy(BaseUserTurnStopStrategy):
     """Shell of `TurnEndTable`: one timer, one question to the turn model at a time."""
 
@@ -72,6 +87,7 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
         patience: Callable[[], Patience],
         agent_text: Callable[[], str] | None = None,
         account: SpeculationAccount | None = None,
+        heard: HeardContext | None = None,
     ) -> None:
         """Create the strategy.
 
@@ -81,8 +97,12 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
             patience: Returns the silences that end the turn that begins now.
             agent_text: Returns what the agent said last.
             account: Of thinking ahead; None never does.
+            heard: What the caller heard of the agent; an answer is not thought of before it is in the context.
         """
         super().__init__()
+        self._heard = heard
+        self._thinking: asyncio.Task[None] | None = None
+        """Waits to begin an answer ahead."""
         self._model = model
         self._patience = patience
         self._table = TurnEndTable(language, patience())
@@ -146,6 +166,7 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
 
     async def cleanup(self) -> None:
         """The call is over."""
+        self._stop_thinking()
         self._stop_question()
         self._stop_limit()
         await self._stop_timer()
@@ -158,21 +179,39 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
             if isinstance(action, Speculate):
                 self._stop_limit()
                 self._limit = asyncio.get_running_loop().call_later(SPECULATION_LIMIT_S, self._too_long)
-                await self.trigger_user_turn_inference_triggered(
-                    speculation=UserTurnSpeculation(text=action.text)
-                )
+                self._stop_thinking()
+                speculation = UserTurnSpeculation(text=action.text)
+                if self._heard is None or self._heard.is_settled:
+                    await self.trigger_user_turn_inference_triggered(speculation=speculation)
+                else:
+                    thinking = self._think_later(self._heard, speculation)
+                    self._thinking = self.task_manager.create_task(thinking, f"{self}::think")
             elif isinstance(action, Withdraw):
                 await self._withdraw()
-            elif action.confirms:
+            elif action.confirms and not self._stop_thinking():
                 self._stop_limit()
                 await self.trigger_user_turn_finalized(confirms_speculation=True)
             else:
+                self._stop_limit()
                 await self.trigger_user_turn_stopped()
         await self._arm()
 
+    async def _think_later(self, heard: HeardContext, speculation: UserTurnSpeculation) -> None:
+        await heard.wait_until_settled(SETTLE_LIMIT_S)
+        self._thinking = None  # from here on it has begun
+        await self.trigger_user_turn_inference_triggered(speculation=speculation)
+
+    def _stop_thinking(self) -> bool:
+        """Forget an answer that has not been begun; tell whether there was one."""
+        thinking, self._thinking = self._thinking, None
+        if thinking is not None:
+            thinking.cancel()
+        return thinking is not None
+
     async def _withdraw(self) -> None:
         self._stop_limit()
-        await self.trigger_user_turn_speculation_cancelled()
+        if not self._stop_thinking():
+            await self.trigger_user_turn_speculation_cancelled()
 
     def _too_long(self) -> None:
         self._limit = None

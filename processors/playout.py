@@ -11,6 +11,7 @@ pause it decides `barge_in`; left paused it goes on by itself.
 """
 
 import asyncio
+import contextlib
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -169,6 +170,9 @@ class PlayoutProcessor(FrameProcessor):
         """Words heard since the agent began to speak."""
         self._is_text_open = False
         """Whether the assistant aggregator holds words that an interruption would commit."""
+        self._is_interrupting = False
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._changed = asyncio.Event()
         self._push_lock = asyncio.Lock()
         self._runner: asyncio.Task[None] | None = None
@@ -206,6 +210,17 @@ class PlayoutProcessor(FrameProcessor):
     def underruns(self) -> int:
         """Times the wire ran dry inside an utterance."""
         return self._ledger.underruns
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that the caller heard is in the model's context."""
+        return self._settled.is_set()
+
+    async def wait_until_settled(self, timeout_s: float) -> None:
+        """Wait, no longer than `timeout_s` seconds, until that is so: some milliseconds after an interruption."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
 
     def speak(
         self,
@@ -411,6 +426,7 @@ class PlayoutProcessor(FrameProcessor):
             await self._send_due()
             await self._release_heard()
             await self._follow_speaking()
+            self._settle()
             await self._sleep_until_due()
 
     async def _sleep_until_due(self) -> None:
@@ -467,6 +483,7 @@ class PlayoutProcessor(FrameProcessor):
             self._listener.audio_sent(now_s)
         if not self._is_speaking:
             self._is_speaking = True
+            self._settled.clear()
             self._gated_since_s = None
             self._utterance_words.clear()
             if self._listener:
@@ -488,6 +505,7 @@ class PlayoutProcessor(FrameProcessor):
             self._recent.append((self._now_s(), frame.text))
             self._utterance_words.append(frame.text)
             self._is_text_open = self._is_text_open or frame.append_to_context
+            self._settled.clear()
             if self._listener:
                 self._listener.heard_word(frame.text, self._now_s())
         elif isinstance(frame, LLMAssistantPushAggregationFrame | LLMFullResponseEndFrame):
@@ -511,6 +529,7 @@ class PlayoutProcessor(FrameProcessor):
     async def _interrupt(self, frame: InterruptionFrame) -> None:
         # What was heard must be in the aggregator before the interruption closes the agent's turn, and what
         # must not be lost comes behind it, as it would in a queue.
+        self._is_interrupting = True
         heard, kept, was_cut = await self._drop()
         async with self._push_lock:
             for one in heard:
@@ -521,7 +540,13 @@ class PlayoutProcessor(FrameProcessor):
             await self.push_frame(frame)
             for one in kept:
                 await self.push_frame(one)
+        self._is_interrupting = False
+        self._settle()
         self._changed.set()
+
+    def _settle(self) -> None:
+        if not (self._is_speaking or self._is_text_open or self._is_interrupting):
+            self._settled.set()
 
     async def _drop(self) -> tuple[list[Frame], tuple[Frame, ...], bool]:
         """Throw away what was not heard; return what was, what must not be lost, and whether anything was cut."""

@@ -7,7 +7,7 @@ from pipecat.turns.types import UserTurnSpeculation
 from pipecat.turns.user_stop import UserTurnStoppedParams
 from pipecat.utils.asyncio.task_manager import TaskManager
 
-from processors.end_of_turn import SPECULATION_LIMIT_S, EndOfTurnStrategy
+from processors.end_of_turn import SETTLE_LIMIT_S, SPECULATION_LIMIT_S, EndOfTurnStrategy
 from processors.end_of_turn_table import Patience
 from processors.frames import (
     CallerPausedFrame,
@@ -47,10 +47,29 @@ class Account:
         return self.open
 
 
+class Heard:
+    """What was heard, in the context after so many seconds."""
+
+    def __init__(self, *, after_s: float) -> None:
+        self.is_settled = False
+        self.after_s = after_s
+
+    async def wait_until_settled(self, timeout_s: float) -> None:
+        await asyncio.sleep(min(self.after_s, timeout_s))
+        self.is_settled = self.after_s <= timeout_s
+
+
 class Turn:
     """One caller turn in front of a strategy; notes what it does, and when."""
 
-    def __init__(self, model: Model, *, account: Account | None = None, agent_text: str = "") -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        account: Account | None = None,
+        agent_text: str = "",
+        heard: Heard | None = None,
+    ) -> None:
         self.model = model
         self.strategy = EndOfTurnStrategy(
             model,
@@ -58,6 +77,7 @@ class Turn:
             patience=Patience,
             agent_text=lambda: agent_text,
             account=account,
+            heard=heard,
         )
         self.log: list[tuple[str, object, float]] = []
         self._loop = asyncio.get_running_loop()
@@ -170,6 +190,30 @@ async def test_thinking_ahead_is_confirmed_without_a_second_inference() -> None:
         ]
         assert turn.at("speculate") == pytest.approx(0.15, abs=0.01)
         assert turn.at("stop") == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("after_s", "at_s"), [(0.03, 0.18), (9.0, 0.15 + SETTLE_LIMIT_S)])
+async def test_an_answer_is_thought_of_when_what_was_heard_is_in_the_context(
+    after_s: float, at_s: float
+) -> None:
+    async with Turn(Model(), account=Account(), heard=Heard(after_s=after_s)) as turn:
+        await turn.quiet("I'd like a cleaning.")
+        await asyncio.sleep(2.0)
+        assert turn.kinds == ["speculate", "stop"]
+        assert turn.at("speculate") == pytest.approx(at_s, abs=0.01)
+
+
+async def test_an_answer_that_was_not_begun_is_neither_withdrawn_nor_confirmed() -> None:
+    async with Turn(Model(), account=Account(), heard=Heard(after_s=0.2)) as turn:
+        await turn.quiet("I'd like a cleaning.")
+        await turn.go_on()
+        await asyncio.sleep(0.3)
+        assert turn.kinds == []
+    async with Turn(Model(verdict=0.99), account=Account(), heard=Heard(after_s=0.2)) as turn:
+        await turn.quiet("I'd like a cleaning.")
+        await asyncio.sleep(2.0)
+        assert "speculate" not in turn.kinds
+        assert [what for kind, what, _ in turn.log if kind == "stop"] == [False]
 
 
 async def test_who_goes_on_has_it_withdrawn_at_once() -> None:

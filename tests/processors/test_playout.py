@@ -191,6 +191,28 @@ async def test_an_interruption_keeps_what_was_heard_and_nothing_else_is_sent() -
         assert rig.tail.kinds().count(BotStoppedSpeakingFrame) == 1
 
 
+async def test_what_was_heard_is_settled_when_it_is_in_the_context() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        assert rig.playout.is_settled
+        await rig.give(*utterance(2.0, *THREE))
+        await asyncio.sleep(1.5)
+        assert not rig.playout.is_settled
+        waiting = asyncio.create_task(rig.playout.wait_until_settled(1.0))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await rig.playout.queue_frame(InterruptionFrame())
+        await waiting
+        assert rig.tail.words() == ["one", "two", CUT_MARK]
+        assert InterruptionFrame in rig.tail.kinds()
+        await rig.give(*utterance(0.5, ("four", 0.0)), LLMFullResponseEndFrame())
+        await asyncio.sleep(0.2)
+        assert not rig.playout.is_settled
+        await rig.playout.wait_until_settled(3.0)
+        assert rig.playout.is_settled
+        assert rig.tail.words()[-1] == "four"
+
+
 async def test_nothing_is_sent_after_the_clear_even_when_the_wire_was_busy() -> None:
     async with Rig() as rig:
         rig.wire.blocks = asyncio.Event()
