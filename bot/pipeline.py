@@ -207,9 +207,9 @@ def build_graph(parts: GraphParts) -> CallGraph:
             caller,
             stt,  # the caller's audio ends here
             silence,
-            TranscriptTap(parts.turns),
             TranscriptTap(line_sounds),
             barge_in,
+            TranscriptTap(parts.turns),  # what was no more than a backchannel or an echo is not a turn's
             KeypadProcessor(),  # keys become words
             repair,
             aggregators.user_half,

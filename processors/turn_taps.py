@@ -68,7 +68,7 @@ class ReplyListener(Protocol):
 
 
 class TranscriptTap(FrameProcessor):
-    """Place between the recogniser and the user aggregator."""
+    """Place between the recogniser and the user aggregator; behind barge-in it hears only what belongs to a turn."""
 
     def __init__(self, listener: TranscriptListener) -> None:
         """Tell `listener`."""

@@ -107,6 +107,34 @@ async def test_a_pause_is_finalized_once_and_early_when_that_is_wanted() -> None
         assert [*seen, recogniser.connection.finalizes] == finalizes
 
 
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["before the pause is one", "after"])
+async def test_an_early_answer_without_a_word_is_asked_for_once_more(is_stopped: bool) -> None:
+    recogniser = Recogniser()
+    recogniser.finalizes_early = True
+    await recogniser.take(VADUserStartedSpeakingFrame(), CallerPausedFrame(at_s=0.0))
+    if is_stopped:
+        await recogniser.take(CallerStoppedFrame(at_s=0.0))
+    await recogniser._on_message(answer(1.0))
+    assert recogniser.flushes == 0
+    if not is_stopped:
+        await recogniser.take(CallerStoppedFrame(at_s=0.0))
+    assert recogniser.connection.finalizes == 2
+    await recogniser._on_message(answer(1.0))
+    assert recogniser.flushes == 1
+    assert recogniser.connection.finalizes == 2
+
+
+async def test_an_early_answer_behind_words_is_the_last() -> None:
+    recogniser = Recogniser()
+    recogniser.finalizes_early = True
+    await recogniser.take(VADUserStartedSpeakingFrame())
+    await recogniser._on_message(results("Yes.", is_final=True, from_finalize=False))
+    await recogniser.take(CallerPausedFrame(at_s=0.0))
+    await recogniser._on_message(answer(1.0))
+    await recogniser.take(CallerStoppedFrame(at_s=0.0))
+    assert (recogniser.flushes, recogniser.connection.finalizes) == (1, 1)
+
+
 async def test_every_pause_is_finalized_anew() -> None:
     recogniser = Recogniser()
     recogniser.finalizes_early = True
