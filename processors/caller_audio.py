@@ -176,6 +176,11 @@ class CallerAudioProcessor(FrameProcessor):
         if len(self._unforwarded) >= self._forward_bytes:
             await self._forward()
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the turn model was asked about the present pause."""
+        return self._verdict is not None
+
     async def turn_verdict(self) -> float | None:
         """Return how finished the caller's words sound, 0..1, or None if that is not known in time."""
         verdict = self._verdict or self._ask_turn_model()

@@ -44,7 +44,12 @@ SPECULATION_LIMIT_S = 5.0
 
 
 class TurnModel(Protocol):
-    """Says how finished the caller sounds."""
+    """Says how finished the caller sounds. Each answer costs a tenth of a second of CPU."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether an answer about the present pause is on its way or there."""
+        ...
 
     async def turn_verdict(self) -> float | None:
         """Return the probability that the turn is over, None if that is not known in time."""
@@ -123,7 +128,8 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
             self._stop_question()
             actions = table.started(now_s)
         elif isinstance(frame, CallerPausedFrame):
-            self._ask()
+            if self._model.is_asked:  # whoever has the audio knows whether so short a pause is worth it
+                self._ask()
             actions = table.paused(frame.at_s, now_s)
         elif isinstance(frame, VADUserStoppedSpeakingFrame):
             self._ask()

@@ -25,6 +25,8 @@ class Model:
         self.verdict = verdict
         self.takes_s = takes_s
         self.fails = fails
+        self.is_asked = True
+        """By whoever has the audio, at the first short pause of a turn."""
         self.asked = 0
         self.turns_ended = 0
 
@@ -178,6 +180,18 @@ async def test_the_model_is_asked_once_a_pause() -> None:
         await turn.take(VADUserStartedSpeakingFrame(start_secs=0.2))
         await turn.quiet("to book.")
         assert turn.model.asked == 2
+
+
+async def test_a_pause_too_short_to_end_the_turn_is_not_worth_a_question_of_its_own() -> None:
+    async with Turn(Model()) as turn:
+        turn.model.is_asked = False
+        await turn.take(CallerPausedFrame(at_s=0.0))
+        await turn.go_on()
+        await asyncio.sleep(0.1)
+        assert turn.model.asked == 0
+        await turn.quiet("Hi.")
+        await asyncio.sleep(0.1)
+        assert turn.model.asked == 1
 
 
 async def test_thinking_ahead_is_confirmed_without_a_second_inference() -> None:
