@@ -51,6 +51,8 @@ WATCHDOG_S = 3.0
 class Verdict:
     """A turn model with one opinion."""
 
+    is_asked = True
+
     async def turn_verdict(self) -> float | None:
         return 0.9
 
