@@ -4,8 +4,7 @@ First in the pipeline on a phone call (the media socket feeds it directly), righ
 in a browser call. One listener instead of a frame's walk through many processors: what goes on is only what the
 recogniser needs, 40 ms at a time, and the edges of speech.
 
-Never decides about a turn; it says when the caller starts and pauses, and asks the turn model early, so that its
-answer is there when the pause is long enough.
+Never decides about a turn: it says when the caller starts and pauses, and asks the turn model when it is told to.
 """
 
 import asyncio
@@ -137,11 +136,10 @@ class CallerAudioProcessor(FrameProcessor):
         self._turn_audio = bytearray()
         self._windows: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING_WINDOWS)
         self._listening: asyncio.Task[None] | None = None
-        self._verdict: asyncio.Task[float | None] | None = None
         self._asked: set[asyncio.Task[float | None]] = set()
+        """Questions to the turn model that are on their way."""
         self._started = False
         self._in_turn = False
-        self._was_asked_early = False
         self._quiet_s = 0.0
         self.windows_dropped = 0
         """Windows thrown away because the models could not keep up."""
@@ -176,18 +174,16 @@ class CallerAudioProcessor(FrameProcessor):
         if len(self._unforwarded) >= self._forward_bytes:
             await self._forward()
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether the turn model was asked about the present pause."""
-        return self._verdict is not None
-
     async def turn_verdict(self) -> float | None:
         """Return how finished the caller's words sound, 0..1, or None if that is not known in time."""
-        verdict = self._verdict or self._ask_turn_model()
+        pcm = bytes(self._turn_audio[-self._turn_bytes :])
+        verdict = self.create_task(self._models.turn_probability(pcm, self._rate_hz), "turn_model")
+        self._asked.add(verdict)
+        verdict.add_done_callback(self._asked.discard)
         try:
             async with asyncio.timeout(VERDICT_LIMIT_S):
-                return await asyncio.shield(verdict)
-        except TimeoutError:  # interruptions and the end of the call wait behind this question
+                return await asyncio.shield(verdict)  # the model's thread goes on, whoever waits
+        except TimeoutError:
             return None
         except Exception as error:  # noqa: BLE001 - without the model, silence decides
             logger.error("{} turn model failed: {}", self, error)
@@ -196,8 +192,6 @@ class CallerAudioProcessor(FrameProcessor):
     def end_turn(self) -> None:
         """Forget the audio of the caller's turn: the next one is judged by itself."""
         self._in_turn = False
-        self._was_asked_early = False
-        self._drop_verdict()
         del self._turn_audio[: -self._pre_speech_bytes]
 
     # Frame processor
@@ -214,7 +208,6 @@ class CallerAudioProcessor(FrameProcessor):
         listening, self._listening = self._listening, None
         if listening is not None:
             await self.cancel_task(listening)
-        self._drop_verdict()
         for verdict in list(self._asked):
             await self.cancel_task(verdict)
         await super().cleanup()
@@ -287,19 +280,13 @@ class CallerAudioProcessor(FrameProcessor):
                 self._sounds.noise(now_s)
         elif edge is Edge.STARTED:
             self._in_turn = True
-            self._drop_verdict()
             if self._listener:
                 self._listener.caller_started(now_s)
             await self.push_frame(VADUserStartedSpeakingFrame(start_secs=self._activity.params.min_speech_s))
         elif edge is Edge.PAUSED:
-            # Once a turn: whoever pauses and goes on will do so again, and each verdict costs.
-            if self._models.can_judge_early and not self._was_asked_early:
-                self._was_asked_early = True
-                self._ask_turn_model()
             await self._forward()  # the recogniser may be asked to finalize: it must have everything
             await self.push_frame(CallerPausedFrame(at_s=now_s - self._activity.unvoiced_s))
         elif edge is Edge.RESUMED:
-            self._drop_verdict()
             await self.push_frame(CallerResumedFrame())
         else:
             at_s = now_s - self._activity.unvoiced_s
@@ -307,19 +294,6 @@ class CallerAudioProcessor(FrameProcessor):
                 self._listener.caller_stopped(at_s, now_s)
             await self._forward()
             await self.push_frame(CallerStoppedFrame(stop_secs=self._activity.params.pause_s, at_s=at_s))
-
-    def _ask_turn_model(self) -> "asyncio.Task[float | None]":
-        self._drop_verdict()
-        pcm = bytes(self._turn_audio[-self._turn_bytes :])
-        verdict = self.create_task(self._models.turn_probability(pcm, self._rate_hz), "turn_model")
-        self._asked.add(verdict)
-        verdict.add_done_callback(self._asked.discard)
-        self._verdict = verdict
-        return verdict
-
-    def _drop_verdict(self) -> None:
-        # Never cancelled here: the user aggregator may be waiting for it, and would take that as its own end.
-        self._verdict = None
 
 
 def _level_db(samples: NDArray[np.float32]) -> float:

@@ -23,9 +23,10 @@ from pipecat.turns.types import ProcessFrameResult, UserTurnSpeculation
 from pipecat.turns.user_stop import BaseUserTurnStopStrategy
 
 from processors.end_of_turn_table import (
-    Action,
+    Judge,
     Patience,
     Speculate,
+    TurnAction,
     TurnEndTable,
     TurnLanguage,
     Withdraw,
@@ -44,12 +45,7 @@ SPECULATION_LIMIT_S = 5.0
 
 
 class TurnModel(Protocol):
-    """Says how finished the caller sounds. Each answer costs a tenth of a second of CPU."""
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether an answer about the present pause is on its way or there."""
-        ...
+    """Says how finished the caller sounds. Each answer costs 25 ms of CPU and more."""
 
     async def turn_verdict(self) -> float | None:
         """Return the probability that the turn is over, None if that is not known in time."""
@@ -123,16 +119,13 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
         now_s = asyncio.get_running_loop().time()
         table = self._table
         table.may_speculate = self._account is not None and self._account.may_start()
-        actions: list[Action] = []
+        actions: list[TurnAction] = []
         if isinstance(frame, VADUserStartedSpeakingFrame | CallerResumedFrame):
             self._stop_question()
             actions = table.started(now_s)
         elif isinstance(frame, CallerPausedFrame):
-            if self._model.is_asked:  # whoever has the audio knows whether so short a pause is worth it
-                self._ask()
             actions = table.paused(frame.at_s, now_s)
         elif isinstance(frame, VADUserStoppedSpeakingFrame):
-            self._ask()
             at_s = frame.at_s if isinstance(frame, CallerStoppedFrame) else now_s - frame.stop_secs
             actions = table.stopped(at_s, now_s)
         elif isinstance(frame, TranscriptionFrame):
@@ -163,7 +156,7 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
         """The turn is over, whoever ended it."""
         await super().handle_user_turn_stopped()
         was_ours = not self._table.text and self._table.speculated is None
-        actions: Sequence[Action] = () if was_ours else self._table.ended()
+        actions: Sequence[TurnAction] = () if was_ours else self._table.ended()
         self._stop_question()
         self._model.end_turn()
         if any(isinstance(action, Withdraw) for action in actions):
@@ -180,7 +173,7 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
 
     # Inside
 
-    async def _act(self, actions: Sequence[Action]) -> None:
+    async def _act(self, actions: Sequence[TurnAction]) -> None:
         for action in actions:
             if isinstance(action, Speculate):
                 self._stop_limit()
@@ -194,6 +187,8 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
                     self._thinking = self.task_manager.create_task(thinking, f"{self}::think")
             elif isinstance(action, Withdraw):
                 await self._withdraw()
+            elif isinstance(action, Judge):
+                self._ask()
             elif action.confirms and not self._stop_thinking():
                 self._stop_limit()
                 await self.trigger_user_turn_finalized(confirms_speculation=True)
@@ -234,8 +229,8 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
     # The turn model
 
     def _ask(self) -> None:
-        if self._question is None:
-            self._question = self.task_manager.create_task(self._judge(), f"{self}::turn_model")
+        self._stop_question()
+        self._question = self.task_manager.create_task(self._judge(), f"{self}::turn_model")
 
     async def _judge(self) -> None:
         try:

@@ -5,6 +5,7 @@ what to do. Silence counts from the caller's last sound.
 
     TALKING --pause--> QUIET --silence allowed for these words is over--> (END)
     QUIET --caller goes on--> TALKING
+    QUIET --words are there and leave it open--> JUDGE, once a pause
 
 Speculation runs beside it: NONE --SPECULATE--> RUNNING --WITHDRAW | END--> NONE.
 """
@@ -97,6 +98,11 @@ class Withdraw:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Ask the turn model about this pause: the words alone do not tell whether the turn is over."""
+
+
+@dataclass(frozen=True)
 class End:
     """The turn is over; `confirms` if what was thought ahead answers it."""
 
@@ -104,6 +110,7 @@ class End:
 
 
 Action = Speculate | Withdraw | End
+TurnAction = Action | Judge
 
 _APOSTROPHES = re.compile(r"['\u2019\u02bc]")
 _NO_WORD = re.compile(r"[^\w\s]", re.UNICODE)
@@ -142,6 +149,8 @@ class TurnEndTable:
         self._quiet_since: float | None = None
         self._is_pause_sure = False
         self._is_whole = False
+        self._is_judged = False
+        """The turn model was asked about this pause, or has no sound to judge by."""
         self._verdict: float | None = None
 
     @property
@@ -167,26 +176,27 @@ class TurnEndTable:
 
     # What happens
 
-    def started(self, now_s: float) -> list[Action]:
+    def started(self, now_s: float) -> list[TurnAction]:
         """The caller begins to speak, or goes on."""
         self._is_sounding = self._had_voice = True
         self._quiet_since, self._is_pause_sure, self._is_whole = None, False, False
+        self._is_judged = False
         self._verdict = None
         return self._withdraw()
 
-    def paused(self, at_s: float, now_s: float) -> list[Action]:
+    def paused(self, at_s: float, now_s: float) -> list[TurnAction]:
         """The caller has been quiet for a moment, since `at_s`."""
         self._is_sounding = False
         self._quiet_since = at_s
         return self._evaluate(now_s)
 
-    def stopped(self, at_s: float, now_s: float) -> list[Action]:
+    def stopped(self, at_s: float, now_s: float) -> list[TurnAction]:
         """The caller has been quiet, since `at_s`, for long enough to call it a pause."""
         self._is_sounding, self._had_voice = False, True
         self._quiet_since, self._is_pause_sure = at_s, True
         return self._evaluate(now_s)
 
-    def transcript(self, text: str, *, final: bool, now_s: float) -> list[Action]:
+    def transcript(self, text: str, *, final: bool, now_s: float) -> list[TurnAction]:
         """Words came."""
         if not text.strip():
             return []
@@ -197,34 +207,35 @@ class TurnEndTable:
             self._interim = text
         if not self._had_voice and final:  # the voice model missed it: silence counts from the words
             self._quiet_since, self._is_pause_sure, self._is_whole = now_s, True, True
+            self._is_judged = True
         return self._evaluate(now_s)
 
-    def typed(self, text: str, now_s: float) -> list[Action]:
+    def typed(self, text: str, now_s: float) -> list[TurnAction]:
         """A whole entry came by the keypad."""
         self._finals.append(text.strip())
         if self._is_sounding:
             return []
         return [*self._withdraw(), *self._end(confirms=False)]
 
-    def flushed(self, now_s: float) -> list[Action]:
+    def flushed(self, now_s: float) -> list[TurnAction]:
         """The recogniser has no more words for the sound so far."""
         if self._is_sounding:
             return []
         self._is_whole = True
         return self._evaluate(now_s)
 
-    def judged(self, probability: float | None, now_s: float) -> list[Action]:
+    def judged(self, probability: float | None, now_s: float) -> list[TurnAction]:
         """The turn model says how finished the caller sounds; None: it does not know."""
         if self._is_sounding:
             return []
         self._verdict = probability
         return self._evaluate(now_s)
 
-    def tick(self, now_s: float) -> list[Action]:
+    def tick(self, now_s: float) -> list[TurnAction]:
         """Time has passed."""
         return self._evaluate(now_s)
 
-    def ended(self) -> list[Action]:
+    def ended(self) -> list[TurnAction]:
         """The turn was ended by somebody else."""
         actions = self._withdraw()
         self._end(confirms=False)
@@ -240,22 +251,26 @@ class TurnEndTable:
     def allowed_silence_s(self) -> float:
         """Return the silence that ends a turn with these words."""
         text, patience = self.text, self.patience
+        if (words_s := self._silence_by_words_s(text)) is not None:
+            return words_s
+        if self._verdict is not None and self._verdict >= self._threshold:
+            return patience.pause_s
+        is_blind = self._verdict is None
+        return patience.max_pause_s if is_blind or _reads_finished(text) else patience.utterance_end_s
+
+    # Inside
+
+    def _silence_by_words_s(self, text: str) -> float | None:
+        """Return the silence that ends a turn with these words however they sound, None if that matters."""
+        patience = self.patience
         if (digits_s := self.dictation_s(text)) is not None:
             return digits_s
         if self._language.ends_open(text):
             return patience.open_s
-        if self._verdict is not None and self._verdict >= self._threshold:
-            return patience.pause_s
-        if not _reads_finished(text):
-            is_blind = self._verdict is None
-            return patience.max_pause_s if is_blind else patience.utterance_end_s
         is_answer = self.expects is Expects.YES_OR_NO and len(text.split()) <= _SHORT_ANSWER_WORDS
-        is_question = text.endswith("?")
-        return (
-            min(patience.sure_s, patience.max_pause_s) if is_answer or is_question else patience.max_pause_s
-        )
-
-    # Inside
+        if _reads_finished(text) and (is_answer or text.endswith("?")):
+            return min(patience.sure_s, patience.max_pause_s)
+        return None
 
     def dictation_s(self, text: str) -> float | None:
         """Return the silence allowed to who dictates a number, None if nobody does."""
@@ -282,12 +297,15 @@ class TurnEndTable:
             tail.insert(0, word)
         return self._language.spoken_digits(" ".join(tail))
 
-    def _evaluate(self, now_s: float) -> list[Action]:
-        actions: list[Action] = []
+    def _evaluate(self, now_s: float) -> list[TurnAction]:
+        actions: list[TurnAction] = []
         if self._is_sounding or self._quiet_since is None or not self.text:
             return actions
         if self.speculated is not None and normalised(self.speculated) != normalised(self.text):
             actions += self._withdraw()
+        if self._is_verdict_wanted():
+            self._is_judged = True
+            actions.append(Judge())
         if self._is_worth_it():
             self.speculated = self.text
             actions.append(Speculate(self.text))
@@ -295,6 +313,11 @@ class TurnEndTable:
         if due_s is not None and now_s >= due_s - 1e-6:
             actions += self._end(confirms=self.speculated is not None)
         return actions
+
+    def _is_verdict_wanted(self) -> bool:
+        # A verdict costs CPU: not for a breath, nor while words are on their way that may settle it.
+        is_due = self._is_whole or (self._is_pause_sure and not self._interim)
+        return is_due and not self._is_judged and self._silence_by_words_s(self.text) is None
 
     def _is_worth_it(self) -> bool:
         """Whether the turn is likely over, and its text whole."""
@@ -304,7 +327,7 @@ class TurnEndTable:
             return False
         return _reads_finished(self.text) or (self._verdict or 0.0) >= self._threshold
 
-    def _withdraw(self) -> list[Action]:
+    def _withdraw(self) -> list[TurnAction]:
         if self.speculated is None:
             return []
         self.speculated = None
@@ -314,6 +337,7 @@ class TurnEndTable:
         self.begin()
         self._had_voice = self._is_sounding
         self._quiet_since, self._is_pause_sure, self._is_whole = None, False, False
+        self._is_judged = False
         return [End(confirms)]
 
 

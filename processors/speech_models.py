@@ -6,9 +6,7 @@ all calls that are waiting go through the model in one batch.
 """
 
 import asyncio
-import math
 import threading
-import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,14 +17,12 @@ import onnxruntime
 import soxr
 from numpy.typing import NDArray
 from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
+from threadpoolctl import threadpool_limits
 
 _CONTEXT_SAMPLES_8K = 32
 _STATE_SHAPE = (2, 1, 128)
 _TURN_RATE_HZ = 16000
 _TURN_SECONDS = 8
-_LOAD_MEMORY_S = 10.0
-EARLY_LOAD = 0.2
-"""Share of its time that the turn model may be busy and still be asked before a pause is long enough."""
 MAX_WAITING_TURNS = 64
 """End-of-turn questions that may wait for the model; one more is answered "not known"."""
 
@@ -71,7 +67,8 @@ class SpeechModels:
     """Both models. Make one per process before the first call; `close` ends its threads."""
 
     def __init__(self) -> None:
-        """Load the models; blocks for about half a second."""
+        """Load the models; blocks for about half a second. Keeps the process's BLAS to one thread."""
+        threadpool_limits(limits=1, user_api="blas")  # a second one only spins while the turn model runs
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = 1
@@ -87,8 +84,6 @@ class SpeechModels:
         self._voice_thread.start()
         self._turn_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="turn-model")
         self._waiting_turns = 0
-        self._turn_load = 0.0
-        self._turn_load_at_s = time.monotonic()
         self._warm_up()
 
     def close(self) -> None:
@@ -128,29 +123,9 @@ class SpeechModels:
         self._waiting_turns += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._turn_thread, self._judge_turn, pcm, rate_hz)
+            return await loop.run_in_executor(self._turn_thread, self._turn.probability, pcm, rate_hz)
         finally:
             self._waiting_turns -= 1
-
-    @property
-    def can_judge_early(self) -> bool:
-        """Whether the turn model has time to spare for pauses that may turn out to be short.
-
-        A verdict costs a tenth of a second of CPU, whether or not the caller then goes on speaking.
-        """
-        quiet_s = time.monotonic() - self._turn_load_at_s
-        return self._turn_load * math.exp(-quiet_s / _LOAD_MEMORY_S) < EARLY_LOAD
-
-    # The turn model's thread
-
-    def _judge_turn(self, pcm: bytes, rate_hz: int) -> float:
-        began_s = time.monotonic()
-        probability = self._turn.probability(pcm, rate_hz)
-        ended_s = time.monotonic()
-        faded = self._turn_load * math.exp(-(ended_s - self._turn_load_at_s) / _LOAD_MEMORY_S)
-        self._turn_load = faded + (ended_s - began_s) / _LOAD_MEMORY_S
-        self._turn_load_at_s = ended_s
-        return probability
 
     # The voice model's thread
 

@@ -25,8 +25,6 @@ class Model:
         self.verdict = verdict
         self.takes_s = takes_s
         self.fails = fails
-        self.is_asked = True
-        """By whoever has the audio, at the first short pause of a turn."""
         self.asked = 0
         self.turns_ended = 0
 
@@ -175,23 +173,23 @@ async def test_a_slow_or_broken_model_holds_nothing_up() -> None:
 
 async def test_the_model_is_asked_once_a_pause() -> None:
     async with Turn(Model()) as turn:
-        await turn.quiet("Hi, I'd like")
+        await turn.quiet("Hi, I'd like it")
+        await asyncio.sleep(0.1)
         assert turn.model.asked == 1
-        await turn.take(VADUserStartedSpeakingFrame(start_secs=0.2))
-        await turn.quiet("to book.")
+        await turn.go_on()
+        await turn.quiet("blue")
+        await asyncio.sleep(0.1)
         assert turn.model.asked == 2
 
 
-async def test_a_pause_too_short_to_end_the_turn_is_not_worth_a_question_of_its_own() -> None:
-    async with Turn(Model()) as turn:
-        turn.model.is_asked = False
+async def test_a_breath_and_words_that_decide_by_themselves_cost_no_verdict() -> None:
+    async with Turn(Model(verdict=0.9)) as turn:
         await turn.take(CallerPausedFrame(at_s=0.0))
         await turn.go_on()
-        await asyncio.sleep(0.1)
+        await turn.quiet("Are you open on Sundays?")
+        await asyncio.sleep(2.0)
         assert turn.model.asked == 0
-        await turn.quiet("Hi.")
-        await asyncio.sleep(0.1)
-        assert turn.model.asked == 1
+        assert turn.at("stop") == pytest.approx(0.3, abs=0.01)
 
 
 async def test_thinking_ahead_is_confirmed_without_a_second_inference() -> None:

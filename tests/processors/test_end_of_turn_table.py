@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +9,10 @@ from processors.end_of_turn_table import (
     Action,
     End,
     Expects,
+    Judge,
     Patience,
     Speculate,
+    TurnAction,
     TurnEndTable,
     Withdraw,
     normalised,
@@ -30,9 +32,16 @@ class Caller:
             self.table.asked(asked)
         self.now_s = 0.0
         self.log: list[tuple[float, Action]] = []
+        """All but the questions to the turn model."""
+        self.questions: list[float] = []
+        """When the turn model was asked."""
 
-    def do(self, make: Callable[[float], list[Action]]) -> None:
-        self.log += [(self.now_s, action) for action in make(self.now_s)]
+    def do(self, make: Callable[[float], Sequence[TurnAction]]) -> None:
+        for action in make(self.now_s):
+            if isinstance(action, Judge):
+                self.questions.append(self.now_s)
+            else:
+                self.log.append((self.now_s, action))
 
     def speak(self, seconds: float = 1.0) -> None:
         self.do(self.table.started)
@@ -44,7 +53,7 @@ class Caller:
     def quiet(
         self, seconds: float, *, words: str = "", verdict: float | None = 0.0, flush: bool = True
     ) -> None:
-        """Be quiet: told at 128 ms, the last words and the verdict come at 160 ms, a pause it is at 200 ms."""
+        """Be quiet: told at 128 ms, the last words come at 160 ms, a pause it is at 200 ms; verdicts come at once."""
         at_s = self.now_s
         self._until(at_s + min(seconds, 0.128))
         if seconds < 0.128:
@@ -57,11 +66,16 @@ class Caller:
             self.words(words)
         if flush:
             self.do(self.table.flushed)
-        self.do(lambda now_s: self.table.judged(verdict, now_s))
+        self._judge(at_s, verdict)
         self._until(at_s + min(seconds, 0.2))
         if seconds >= 0.2:
             self.do(lambda now_s: self.table.stopped(at_s, now_s))
+            self._judge(at_s, verdict)
         self._until(at_s + seconds)
+
+    def _judge(self, since_s: float, verdict: float | None) -> None:
+        if self.questions and self.questions[-1] > since_s:
+            self.do(lambda now_s: self.table.judged(verdict, now_s))
 
     def wait(self, seconds: float) -> None:
         self._until(self.now_s + seconds)
@@ -219,6 +233,41 @@ def test_interim_words_on_top_are_waited_for() -> None:
     caller.words("on Tue", final=False)
     caller.quiet(0.3, verdict=0.1)
     assert Speculate not in caller.kinds()
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "questions"),
+    [
+        ("I'd like a cleaning.", "How can I help?", 1),
+        ("I'd like it green", "How can I help?", 1),
+        ("I'd like to", "How can I help?", 0),
+        ("Are you open on Sundays?", "How can I help?", 0),
+        ("Yes, please.", "Shall I book it?", 0),
+        ("eight five oh", "What is your number?", 0),
+        ("", "How can I help?", 0),
+    ],
+)
+def test_the_turn_model_is_asked_once_a_pause_and_only_where_the_words_leave_it_open(
+    text: str, asked: str, questions: int
+) -> None:
+    caller = Caller(asked=asked)
+    caller.speak()
+    caller.quiet(0.1)
+    caller.speak()
+    caller.quiet(0.25, words=text, verdict=0.1)
+    assert len(caller.questions) == questions
+
+
+def test_the_turn_model_is_not_asked_while_words_are_on_their_way() -> None:
+    caller = Caller()
+    caller.speak()
+    caller.words("I'd like a cleaning.")
+    caller.words("On", final=False)
+    caller.quiet(0.3, flush=False)
+    assert caller.questions == []
+    caller.words("On Tuesday.")
+    caller.do(caller.table.flushed)
+    assert len(caller.questions) == 1
 
 
 def test_the_off_switch() -> None:

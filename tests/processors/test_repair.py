@@ -51,8 +51,6 @@ WATCHDOG_S = 3.0
 class Verdict:
     """A turn model with one opinion."""
 
-    is_asked = True
-
     async def turn_verdict(self) -> float | None:
         return 0.9
 

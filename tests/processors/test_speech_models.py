@@ -3,6 +3,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from processors import speech_models
 from processors.speech_models import SpeechModels, VoiceStream
@@ -38,6 +39,11 @@ async def test_speech_is_voice_and_silence_is_not(models: SpeechModels, speech: 
     assert max(said) > 0.9
     assert np.mean(said) > 0.5
     assert max(silent) < 0.3
+
+
+def test_blas_has_one_thread_whoever_imported_numpy_first(models: SpeechModels) -> None:
+    threads = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    assert threads <= {1}
 
 
 async def test_a_batch_of_streams_scores_as_each_alone(models: SpeechModels, speech: np.ndarray) -> None:
@@ -83,19 +89,6 @@ async def test_too_many_questions_are_not_known(
     )
     assert first is not None
     assert second is None
-
-
-async def test_a_busy_turn_model_is_not_asked_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    busy = SpeechModels()
-    try:
-        assert busy.can_judge_early
-        monkeypatch.setattr(busy, "_turn_load", 10.0)
-        monkeypatch.setattr(busy, "_turn_load_at_s", speech_models.time.monotonic())
-        assert not busy.can_judge_early
-        monkeypatch.setattr(busy, "_turn_load_at_s", speech_models.time.monotonic() - 100.0)
-        assert busy.can_judge_early
-    finally:
-        busy.close()
 
 
 def test_only_the_model_s_rates_are_taken() -> None:
