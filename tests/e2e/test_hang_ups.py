@@ -104,6 +104,9 @@ async def fill_pools(launcher: Launcher, moments: list[Moment], rng: random.Rand
         first_day=day, last_day=day, service=Service("cleaning", 30), part_of_day=PartOfDay.ANY, limit=1
     )
     await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.1) for _ in range(40)))
+    # As many connections to the model as calls can ask for at once: each may have one withdrawn and one running.
+    sdk = launcher.board._resources.clients.anthropic.sdk
+    await asyncio.gather(*(sdk._client.get(sdk.base_url) for _ in range(2 * AT_ONCE)))
     await asyncio.sleep(0.5)
 
 
