@@ -17,9 +17,11 @@ from pipecat.processors.frameworks.rtvi.observer import RTVIObserverParams
 from pipecat.services.llm_service import LLMService
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
+from pipecat.turns.user_start import BaseUserTurnStartStrategy
+from pipecat.turns.user_stop import BaseUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
-from bot.agent import Agent, Listening, Pauses
+from bot.agent import Agent, AgentConfig, Pauses
 from bot.line_recording import LineRecording
 from bot.lines import openers
 from bot.prices import prices
@@ -125,24 +127,9 @@ def build_graph(parts: GraphParts) -> CallGraph:
     """
     config, services = parts.agent.config, parts.services
     language = load_language(config.language)
-    stt_choice, llm_choice, tts_choice = (
-        config.services.stt[0],
-        config.services.llm[0],
-        config.services.tts[0],
-    )
-    stt = build_stt(stt_choice.name, stt_choice.options, services)
-    llm = build_llm(llm_choice.name, llm_choice.options, services)
-    tts = build_tts(tts_choice.name, tts_choice.options, services)
+    stt, llm, tts = _vendors(parts)
     context = LLMContext()
-    account = SpeculationAccount(
-        budget_usd=config.speculation.max_waste_usd,
-        prices=prices(llm=llm_choice.name, model=str(llm._settings.model), tts=tts_choice.name),
-        is_enabled=config.speculation.enabled,
-    )
-    if isinstance(llm, SpeculativeLLM):
-        llm.think_ahead(account, context)
-    if isinstance(tts, SpeculativeTTS):
-        tts.think_ahead(account)
+    account = _speculation(config, llm, tts, context)
     playout = PlayoutProcessor(
         rate_hz=services.audio_out_hz,
         gate_s=config.listening.tts_gate_ms / 1000,
@@ -155,51 +142,20 @@ def build_graph(parts: GraphParts) -> CallGraph:
     caller = CallerAudioProcessor(
         parts.models,
         rate_hz=services.audio_in_hz,
-        params=_voice_activity(config.listening),
+        params=VoiceActivityParams(min_speech_s=config.listening.min_speech_ms / 1000),
         gate=NoiseGate(noise_gate_db=config.listening.noise_gate_db),
         listener=parts.turns,
         sounds=barge_in,
         watch=line_sounds,
         sink=parts.recording,
     )
-    silence = CallerSilenceProcessor(
-        CallerSilenceParams(
-            no_speech_after_s=config.patience.no_speech_after_s, reprompts=config.patience.reprompts
-        ),
-        wants_time=language.wants_time,
-    )
-    speech_text = SpeechTextProcessor(
-        max_reply_words=config.limits.max_reply_words,
-        language=config.language,
-        openers=openers(config.language),
-        lookup=parts.opener,
-        on_miss=parts.opener_missing,
-    )
-    repair = RepairProcessor(
-        language,
-        ask=parts.ask,
-        thresholds=Thresholds(
-            clear=config.listening.clear_confidence, doubt=config.listening.doubt_confidence
-        ),
-        listener=parts.repair_listener,
-    )
+    silence = _silence(config, language)
+    speech_text = _speech_text(parts)
     turns = _Turns(parts, caller, language, playout, account)
-    is_flux = isinstance(stt, FluxRecogniser)
-    aggregators = ContextAggregators(
-        LLMUserAggregator(
-            context,
-            params=LLMUserAggregatorParams(
-                user_turn_strategies=UserTurnStrategies(
-                    start=[CallerTurnStartStrategy(lambda: barge_in.may_interrupt)],
-                    stop=[turns.by_flux() if is_flux else turns.by_silence(), UnheardTurnStopStrategy()],
-                ),
-                user_turn_stop_timeout=TURN_WATCHDOG_S,
-                user_idle_timeout=0,  # caller silence has its own timer
-                empty_user_turn=None,  # repair asks again
-            ),
-        ),
-        # Direct mode: a word is in the context before anything that follows it can happen.
-        LLMAssistantAggregator(context, enable_direct_mode=True),
+    aggregators = _aggregators(
+        context,
+        start=CallerTurnStartStrategy(lambda: barge_in.may_interrupt),
+        stop=turns.by_flux() if isinstance(stt, FluxRecogniser) else turns.by_silence(),
     )
     pipeline = Pipeline(
         [
@@ -211,7 +167,7 @@ def build_graph(parts: GraphParts) -> CallGraph:
             barge_in,
             TranscriptTap(parts.turns),  # what was no more than a backchannel or an echo is not a turn's
             KeypadProcessor(),  # keys become words
-            repair,
+            _repair(parts, language),
             aggregators.user_half,
             llm,
             ReplyTap(parts.turns),
@@ -242,8 +198,83 @@ def build_graph(parts: GraphParts) -> CallGraph:
     return CallGraph(caller, stt, llm, tts, playout, silence, account, context, aggregators, worker)
 
 
-def _voice_activity(listening: Listening) -> VoiceActivityParams:
-    return VoiceActivityParams(min_speech_s=listening.min_speech_ms / 1000)
+def _vendors(parts: GraphParts) -> tuple[STTService, LLMService[Any], TTSService]:
+    """Build the first vendor of each layer."""
+    chosen = parts.agent.config.services
+    stt, llm, tts = chosen.stt[0], chosen.llm[0], chosen.tts[0]
+    return (
+        build_stt(stt.name, stt.options, parts.services),
+        build_llm(llm.name, llm.options, parts.services),
+        build_tts(tts.name, tts.options, parts.services),
+    )
+
+
+def _speculation(
+    config: AgentConfig, llm: LLMService[Any], tts: TTSService, context: LLMContext
+) -> SpeculationAccount:
+    """Let the model and the voice think ahead, on one account."""
+    account = SpeculationAccount(
+        budget_usd=config.speculation.max_waste_usd,
+        prices=prices(
+            llm=config.services.llm[0].name, model=str(llm._settings.model), tts=config.services.tts[0].name
+        ),
+        is_enabled=config.speculation.enabled,
+    )
+    if isinstance(llm, SpeculativeLLM):
+        llm.think_ahead(account, context)
+    if isinstance(tts, SpeculativeTTS):
+        tts.think_ahead(account)
+    return account
+
+
+def _silence(config: AgentConfig, language: Language) -> CallerSilenceProcessor:
+    patience = config.patience
+    return CallerSilenceProcessor(
+        CallerSilenceParams(no_speech_after_s=patience.no_speech_after_s, reprompts=patience.reprompts),
+        wants_time=language.wants_time,
+    )
+
+
+def _speech_text(parts: GraphParts) -> SpeechTextProcessor:
+    config = parts.agent.config
+    return SpeechTextProcessor(
+        max_reply_words=config.limits.max_reply_words,
+        language=config.language,
+        openers=openers(config.language),
+        lookup=parts.opener,
+        on_miss=parts.opener_missing,
+    )
+
+
+def _repair(parts: GraphParts, language: Language) -> RepairProcessor:
+    listening = parts.agent.config.listening
+    return RepairProcessor(
+        language,
+        ask=parts.ask,
+        thresholds=Thresholds(clear=listening.clear_confidence, doubt=listening.doubt_confidence),
+        listener=parts.repair_listener,
+    )
+
+
+def _aggregators(
+    context: LLMContext, *, start: BaseUserTurnStartStrategy, stop: BaseUserTurnStopStrategy
+) -> ContextAggregators:
+    """Join the model's memory to the strategies that begin and end the caller's turns."""
+    return ContextAggregators(
+        LLMUserAggregator(
+            context,
+            params=LLMUserAggregatorParams(
+                user_turn_strategies=UserTurnStrategies(
+                    start=[start], stop=[stop, UnheardTurnStopStrategy()]
+                ),
+                user_turn_stop_timeout=TURN_WATCHDOG_S,
+                user_idle_timeout=0,  # caller silence has its own timer
+                empty_user_turn=None,  # repair asks again
+            ),
+        ),
+        # Direct mode: a word is in the context before anything that follows it can happen.
+        LLMAssistantAggregator(context, enable_direct_mode=True),
+    )
 
 
 @dataclass(frozen=True)
