@@ -21,8 +21,8 @@ from rich.console import Console
 from bench import turn_corpus, turns
 from bench.load import EXPECTED_S, STAGGER_S, Bench, Plan, Row, SimPhone
 from bench.machine import on_core
-from bench.servers import Bot, Server, ServerError
-from bench.stage import both_servers, cores, machine
+from bench.servers import BOTH, Bot, Server, ServerError
+from bench.stage import all_servers, cores, machine
 from bench.summary import goals, measure, results_page, terminal_tables
 from bot.errors import SimProcessError
 from bot.sim_process import SimProcess
@@ -114,7 +114,13 @@ async def _run(
     """Play every row; return them, both servers' resident memory before the first call, and the corpus's rows."""
     with (
         SimProcess.start(profile=options.profile, seed=options.seed) as sims,
-        both_servers(sims, folder, core, max(*options.calls, turns.CALLERS)) as servers,
+        all_servers(
+            sims,
+            folder,
+            core,
+            max(*options.calls, turns.CALLERS),
+            tuple(Bot) if options.has_turns else BOTH,
+        ) as servers,
     ):
         idle_mb = {server.bot: server.memory().resident_mb for server in servers}
         timeout = aiohttp.ClientTimeout(total=None, sock_read=240)
@@ -124,7 +130,7 @@ async def _run(
                 *(phone.call(options.warm_up, server.voice_url, seed=options.seed) for server in servers)
             )
             bench = Bench(phone, core)
-            rows = await _play(options, bench, servers)
+            rows = await _play(options, bench, [server for server in servers if server.bot in BOTH])
             if not options.has_turns:
                 return rows, idle_mb, None
             turn_bench = turns.TurnBench(bench, phone, callers=turns.CALLERS)

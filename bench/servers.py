@@ -1,4 +1,4 @@
-"""The two servers under measurement, each a process on the measured core, and its data in a folder of its own."""
+"""The servers under measurement, each a process on the measured core, and its data in a folder of its own."""
 
 import contextlib
 import enum
@@ -27,12 +27,18 @@ class Bot(enum.Enum):
 
     OURS = "First Ring"
     PLAIN = "plain Pipecat"
+    CAUTIOUS = "First Ring without speculation"
 
+
+BOTH = (Bot.OURS, Bot.PLAIN)
+"""Those that are compared in everything."""
 
 COMMANDS: Mapping[Bot, tuple[str, ...]] = {
     Bot.OURS: ("-m", "bot.cli", "serve"),
     Bot.PLAIN: ("-m", "bench.plain_bot"),
+    Bot.CAUTIOUS: ("-m", "bot.cli", "serve"),
 }
+_AGENTS = Path(__file__).parent.parent / "flows"
 
 
 class ServerError(Exception):
@@ -121,6 +127,7 @@ def running(
             "MAX_CALLS": str(max_calls),
             "WORKERS": "1",
             "LOG_LEVEL": "INFO",
+            **({"AGENTS_DIR": str(_cautious_agents(folder))} if bot is Bot.CAUTIOUS else {}),
         }
     )
     with log.open("wb") as output, on_core(core):
@@ -141,6 +148,15 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _cautious_agents(folder: Path) -> Path:
+    """Copy the agents, with thinking ahead switched off; return where they are."""
+    agents = folder / "agents"
+    shutil.copytree(_AGENTS, agents, ignore=shutil.ignore_patterns("__pycache__", "*.py[co]"))
+    for path in agents.glob("*/agent.yaml"):
+        path.write_text(f"{path.read_text().rstrip()}\nspeculation: {{enabled: false}}\n")
+    return agents
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

@@ -1,15 +1,15 @@
-"""What every run of the bench stands on: cores, the sims' vendors, both servers, and a line about the machine."""
+"""What every run of the bench stands on: cores, the sims' vendors, the servers, and a line about the machine."""
 
 import contextlib
 import os
 import platform
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.servers import Bot, Server, running
+from bench.servers import BOTH, Bot, Server, running
 from bot.settings import Vendor, VendorSource
 from bot.sim_process import SimProcess, sim_environment
 
@@ -17,14 +17,17 @@ _HERE = Path(__file__).parent
 
 
 @contextlib.contextmanager
-def both_servers(sims: SimProcess, folder: Path, core: int | None, calls: int) -> Generator[list[Server]]:
-    """Run First Ring and the plain bot against the same sims for as long as the block lasts.
+def all_servers(
+    sims: SimProcess, folder: Path, core: int | None, calls: int, bots: Sequence[Bot] = BOTH
+) -> Generator[list[Server]]:
+    """Run the servers of `bots` against the same sims for as long as the block lasts.
 
     Args:
         sims: All vendors.
         folder: Gets a folder for each.
-        core: Where both run; None is anywhere.
+        core: Where all run; None is anywhere.
         calls: At once.
+        bots: Whose.
 
     Raises:
         ServerError: If one is not ready in time.
@@ -40,7 +43,7 @@ def both_servers(sims: SimProcess, folder: Path, core: int | None, calls: int) -
                     bot, vendors=vendors, folder=folder / bot.name.lower(), core=core, max_calls=calls + 2
                 )
             )
-            for bot in Bot
+            for bot in bots
         ]
 
 

@@ -20,7 +20,7 @@ from bench.figures import (
     ratio,
 )
 from bench.page import Goal, Line, goal_markdown, goal_table, line_table, markdown, percent, seconds, times
-from bench.servers import Bot
+from bench.servers import BOTH, Bot
 from bench.turn_corpus import HARMLESS
 
 ANSWER_P50_SHARE = 0.60
@@ -222,17 +222,30 @@ def turn_goals(figures: Mapping[Bot, TurnFigures]) -> list[Goal]:
             f"{ours.cut_off}, plain {plain.cut_off if plain else '-'}",
             None if cut_off is None or plain_cut_off is None else cut_off <= plain_cut_off,
         ),
+        _cautious_goal(figures.get(Bot.CAUTIOUS), plain),
     ]
+
+
+def _cautious_goal(cautious: TurnFigures | None, plain: TurnFigures | None) -> Goal:
+    text = "without speculation: answer p50 and p95 no worse than plain's, on the same"
+    if cautious is None or plain is None:
+        return Goal(text, "-", None)
+    ours, theirs = cautious.answer_decided, plain.answer_decided
+    p50, p95 = ratio(ours.p50, theirs.p50), ratio(ours.p95, theirs.p95)
+    is_held = None if p50 is None or p95 is None else max(p50, p95) <= 1.0
+    return Goal(
+        text, f"{percent(p50)} and {percent(p95)}, {seconds(ours.p50)} and {seconds(ours.p95)} s", is_held
+    )
 
 
 def turn_lines(figures: Mapping[Bot, TurnFigures]) -> list[Line]:
     """Return the figures side by side."""
 
     def counted(name: str, of: Callable[[TurnFigures], object]) -> Line:
-        return Line(name, *(str(of(figures[bot])) if bot in figures else "-" for bot in Bot))
+        return Line(name, *(str(of(figures[bot])) if bot in figures else "-" for bot in BOTH))
 
     def spread(name: str, of: Callable[[TurnFigures], float | None]) -> Line:
-        ours, plain = (of(figures[bot]) if bot in figures else None for bot in (Bot.OURS, Bot.PLAIN))
+        ours, plain = (of(figures[bot]) if bot in figures else None for bot in BOTH)
         return Line(name, seconds(ours), seconds(plain), times(ratio(ours, plain)))
 
     return [

@@ -20,8 +20,8 @@ from bench.figures import CallerReport
 from bench.kept_call import TIMELINE_JSON, keep_call
 from bench.load import STAGGER_S, Bench, Row, SimPhone
 from bench.machine import on_core
-from bench.servers import Bot, Server, ServerError
-from bench.stage import both_servers, cores, machine
+from bench.servers import BOTH, Bot, Server, ServerError
+from bench.stage import all_servers, cores, machine
 from bench.turn_corpus import FULL, QUICK, CorpusCall, Size, build, shares
 from bench.turn_figures import faults, measure_turns, terminal_tables, turn_goals, turns_page
 from bot.errors import SimProcessError
@@ -38,6 +38,7 @@ HOW_HEADING = "## Turn-taking"
 _WASTE = re.compile(
     r"^(?P<name>firstring_specul\w+?)(?:_total)?(?P<labels>\{[^}]*\})? (?P<value>\S+)$", re.MULTILINE
 )
+_NAMES = {bot.name.lower(): bot for bot in Bot}
 _console = Console(stderr=True, highlight=False)
 
 
@@ -180,9 +181,8 @@ async def _run(
 ) -> Played:
     with (
         SimProcess.start(profile=options.profile, seed=options.seed) as sims,
-        both_servers(sims, folder, core, options.callers) as both,
+        all_servers(sims, folder, core, options.callers, options.bots) as servers,
     ):
-        servers = [server for server in both if server.bot in options.bots]
         timeout = aiohttp.ClientTimeout(total=None, sock_read=400)
         async with aiohttp.ClientSession(sims.environment["TWILIO_BASE_URL"], timeout=timeout) as session:
             phone = SimPhone(session)
@@ -248,7 +248,7 @@ def _options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--quick", action="store_true", help="four short calls, under two minutes")
     parser.add_argument("--callers", type=int, default=CALLERS, help="on the telephone at once")
     parser.add_argument("--profile", default="realistic", help="timing of the sims")
-    parser.add_argument("--bot", choices=["both", "ours", "plain"], default="both", help="whom to call")
+    parser.add_argument("--bot", choices=["both", "all", *_NAMES], default="both", help="whom to call")
     parser.add_argument("--only", metavar="CALL", help="play this call of the corpus alone, e.g. t07")
     parser.add_argument(
         "--keep", action="store_true", help=f"keep recordings under {KEPT}/ and print timelines"
@@ -258,8 +258,8 @@ def _options(arguments: Sequence[str]) -> Options:
     given = parser.parse_args(arguments)
     if given.callers < 1:
         parser.error(f"--callers must be > 0, got {given.callers}")
-    bots = tuple(Bot) if given.bot == "both" else (Bot[given.bot.upper()],)
-    is_whole = not given.quick and given.only is None and given.bot == "both"
+    bots = {"both": BOTH, "all": tuple(Bot)}.get(given.bot) or (_NAMES[given.bot],)
+    is_whole = not given.quick and given.only is None and given.bot in ("both", "all")
     return Options(
         size=QUICK if given.quick else FULL,
         seed=given.seed,

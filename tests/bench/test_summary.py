@@ -6,7 +6,7 @@ from rich.console import Console
 
 from bench.figures import CallerGap, CallerReport, CallerTurn
 from bench.load import Noise, Plan, Row, fit, person
-from bench.servers import Bot
+from bench.servers import BOTH, Bot
 from bench.summary import Goal, further_call_mb, goals, measure, results_page, terminal_tables
 
 QUIET = Noise(steal_share=0.0, others_share=0.01, calibration=1.0, sims_late_s=0.001)
@@ -89,8 +89,8 @@ def test_memory_is_the_growth_per_call_beyond_the_lightest_load() -> None:
 
 def test_lines_the_plain_bot_waits_after_are_left_out_of_both() -> None:
     figures = measure(rows())[0].figures
-    assert [figures[bot].answer_decided.p95 for bot in Bot] == [0.6, 0.9]
-    assert [figures[bot].answer.p95 for bot in Bot] == [0.9, 4.0]
+    assert [figures[bot].answer_decided.p95 for bot in BOTH] == [0.6, 0.9]
+    assert [figures[bot].answer.p95 for bot in BOTH] == [0.9, 4.0]
 
 
 def test_what_was_not_measured_is_neither_held_nor_missed() -> None:
