@@ -93,7 +93,7 @@ _LINES = {
     ),
 }
 
-MAX_OPENERS = 24
+MAX_OPENERS = 32
 """Each is rendered once per voice and rate, and looked for in the first words of every reply."""
 
 _OPENERS = {
@@ -122,6 +122,8 @@ _OPENERS = {
         "You're welcome.",
         "I'm here.",
         "Hello.",
+        "Thanks for calling.",
+        "Thank you for calling.",
     ),
     "de": (
         "Gerne.",
@@ -138,6 +140,7 @@ _OPENERS = {
         "Kein Problem.",
         "Einen Moment, bitte.",
         "Ich schaue kurz nach.",
+        "Danke für Ihren Anruf.",
     ),
     "es": (
         "Claro.",
@@ -152,6 +155,7 @@ _OPENERS = {
         "No hay problema.",
         "Un momento, por favor.",
         "Déjeme ver.",
+        "Gracias por llamar.",
     ),
     "fr": (
         "Bien sûr.",
@@ -165,6 +169,7 @@ _OPENERS = {
         "Pas de problème.",
         "Un instant, s'il vous plaît.",
         "Je regarde.",
+        "Merci de votre appel.",
     ),
     "it": (
         "Certo.",
@@ -178,6 +183,7 @@ _OPENERS = {
         "Nessun problema.",
         "Un attimo, per favore.",
         "Controllo subito.",
+        "Grazie per aver chiamato.",
     ),
     "nl": (
         "Prima.",
@@ -191,6 +197,7 @@ _OPENERS = {
         "Geen probleem.",
         "Een momentje, alstublieft.",
         "Ik kijk even.",
+        "Bedankt voor het bellen.",
     ),
     "pt": (
         "Claro.",
@@ -204,6 +211,7 @@ _OPENERS = {
         "Sem problema.",
         "Um momento, por favor.",
         "Vou verificar.",
+        "Obrigado por ligar.",
     ),
 }
 

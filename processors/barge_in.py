@@ -189,10 +189,10 @@ class BargeInProcessor(FrameProcessor):
         self._act(self._table.onset(now_s), None, now_s)
         self._changed.set()
 
-    def noise(self, now_s: float) -> None:
-        """The caller's sound was no speech."""
+    def noise(self, now_s: float, *, may_be_word: bool = False) -> None:
+        """The caller's sound was no speech, or too short to be speech for sure."""
         self._follow_agent(now_s)
-        self._act(self._table.noise(now_s), None, now_s)
+        self._act(self._table.noise(now_s, may_be_word=may_be_word), None, now_s)
         self._changed.set()
 
     # Frame processor

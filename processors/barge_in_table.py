@@ -3,7 +3,7 @@
     CLEAR --sound--> SUSPECT: pause             SUSPECT --noise--> CLEAR: resume
     CLEAR --sound, and resuming has made the last ones--> SUSPECT: doubt
     SUSPECT --words | sound for too long--> CLEAR: interrupt
-    SUSPECT --stopped--> JUDGING                JUDGING --sound--> SUSPECT
+    SUSPECT --stopped | may have been a word--> JUDGING         JUDGING --sound--> SUSPECT
     SUSPECT --stopped, flushed before--> CLEAR: resume
     JUDGING --words--> CLEAR: interrupt         JUDGING --flushed | time is up--> CLEAR: resume
     CLEAR --words--> CLEAR: interrupt           any --agent no longer busy--> CLEAR: let go
@@ -138,11 +138,13 @@ class BargeInTable:
         self._is_interruption = False
         return self._sound_began(now_s)
 
-    def noise(self, now_s: float) -> list[Action]:
-        """The sound was no speech."""
+    def noise(self, now_s: float, *, may_be_word: bool = False) -> list[Action]:
+        """The sound was no speech; `may_be_word` if it was long enough for the recogniser to find a word in it."""
         if self.state is not Suspicion.SUSPECT:
             return []
         self._sound_ended(now_s, self.params.quiet_s)
+        if may_be_word:
+            self._judge_until_s = max(self._judge_until_s or now_s, now_s + self.params.judge_limit_s)
         if self._judge_until_s is not None and now_s < self._judge_until_s:
             self.state = Suspicion.JUDGING  # the words of an earlier sound may still come
             return []

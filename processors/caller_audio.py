@@ -47,8 +47,13 @@ class CallerSoundListener(Protocol):
         """A sound begins."""
         ...
 
-    def noise(self, now_s: float) -> None:
-        """It was over before it could be speech."""
+    def noise(self, now_s: float, *, may_be_word: bool) -> None:
+        """It was over before it could be speech for sure.
+
+        Args:
+            now_s: When that is known.
+            may_be_word: Whether it was voiced for long enough to be a short word.
+        """
         ...
 
 
@@ -171,7 +176,8 @@ class CallerAudioProcessor(FrameProcessor):
             del self._unscored[: self._window_bytes]
             self._queue_window(window)
         self._unforwarded += pcm
-        if len(self._unforwarded) >= self._forward_bytes:
+        # The end of a word is waited for: it does not wait for company.
+        if len(self._unforwarded) >= self._forward_bytes or self._activity.state is Voice.PAUSING:
             await self._forward()
 
     async def turn_verdict(self) -> float | None:
@@ -275,17 +281,18 @@ class CallerAudioProcessor(FrameProcessor):
         if edge is Edge.ONSET:
             if self._sounds:
                 self._sounds.onset(now_s)
-        elif edge is Edge.NOISE:
+        elif edge in (Edge.NOISE, Edge.SHORT):
             if self._sounds:
-                self._sounds.noise(now_s)
+                self._sounds.noise(now_s, may_be_word=edge is Edge.SHORT)
+            if edge is Edge.SHORT:  # the recogniser knows whether it was a word
+                await self._pause(now_s)
         elif edge is Edge.STARTED:
             self._in_turn = True
             if self._listener:
                 self._listener.caller_started(now_s)
             await self.push_frame(VADUserStartedSpeakingFrame(start_secs=self._activity.params.min_speech_s))
         elif edge is Edge.PAUSED:
-            await self._forward()  # the recogniser may be asked to finalize: it must have everything
-            await self.push_frame(CallerPausedFrame(at_s=now_s - self._activity.unvoiced_s))
+            await self._pause(now_s)
         elif edge is Edge.RESUMED:
             await self.push_frame(CallerResumedFrame())
         else:
@@ -294,6 +301,10 @@ class CallerAudioProcessor(FrameProcessor):
                 self._listener.caller_stopped(at_s, now_s)
             await self._forward()
             await self.push_frame(CallerStoppedFrame(stop_secs=self._activity.params.pause_s, at_s=at_s))
+
+    async def _pause(self, now_s: float) -> None:
+        await self._forward()  # the recogniser may be asked to finalize: it must have everything
+        await self.push_frame(CallerPausedFrame(at_s=now_s - self._activity.unvoiced_s))
 
 
 def _level_db(samples: NDArray[np.float32]) -> float:

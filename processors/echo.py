@@ -5,6 +5,7 @@ can last.
 """
 
 from collections.abc import Collection, Sequence
+from itertools import groupby
 
 from rapidfuzz import fuzz
 
@@ -39,8 +40,9 @@ def is_echo(
         is_answer_possible: False when nothing is being asked that one short word ("two") could answer: then it is
             enough, too.
     """
-    words = normalise(text).split()
-    agent = normalise(" ".join(agent_words)).split()
+    # A word that was cut and said again comes back twice.
+    words = _without_repeats(text)
+    agent = _without_repeats(" ".join(agent_words))
     if not words or not agent:
         return False
     if len(words) == 1:
@@ -51,6 +53,10 @@ def is_echo(
     if not set(words).intersection(never_echo) <= set(agent):
         return False
     return _is_stretch(words, agent)
+
+
+def _without_repeats(text: str) -> list[str]:
+    return [word for word, _ in groupby(normalise(text).split())]
 
 
 def _is_stretch(words: Sequence[str], agent: Sequence[str]) -> bool:

@@ -2,9 +2,9 @@
 
 Deepgram usually has sent the last words by its own endpointing when the answer to `Finalize` comes, and then
 that answer has no text: Pipecat drops it and the turn waits for its safety net (350 ms after the last sound).
-With thinking ahead on, `Finalize` is sent at the first moment of quiet, and not again for the same pause. Only when
-nothing at all was understood, it is asked once more with the quiet behind: the end of a single short word ("wait") may
-have come after the first.
+With thinking ahead on, `Finalize` is sent at the first moment of quiet, and again when the pause is one: a last word
+that faded away may not have been whole at the first. The first answer that stands behind words is taken as the last;
+words that the second brings still come.
 """
 
 from collections.abc import AsyncGenerator
@@ -27,12 +27,16 @@ class FlushingDeepgramSTTService(DeepgramSTTService):
 
     finalizes_early = False
     """Whether a pause too short to end a turn is worth a `Finalize`."""
-    _is_finalized = False
-    """Whether this pause's `Finalize` was sent."""
+    _is_asked_early = False
+    """Whether this pause's first `Finalize` was sent before it was one."""
+    _unanswered = 0
+    """`Finalize`s of this pause that were not answered."""
     _is_stopped = False
     """Whether the pause is long enough to count as one."""
     _has_text = False
     """Whether anything was understood since the caller began, or went on."""
+    _is_flushed = False
+    """Whether this pause's `TranscriptFlushedFrame` was pushed."""
     _stream: object | None = None
     """The connection whose audio is counted."""
     _sent_s = 0.0
@@ -51,23 +55,26 @@ class FlushingDeepgramSTTService(DeepgramSTTService):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Finalize early, and once a pause."""
         if isinstance(frame, CallerResumedFrame | VADUserStartedSpeakingFrame):
-            self._is_finalized = self._is_stopped = self._has_text = False
+            self._is_asked_early = self._is_stopped = self._has_text = self._is_flushed = False
+            self._unanswered = 0
         self._is_stopped = self._is_stopped or isinstance(frame, VADUserStoppedSpeakingFrame)
-        if isinstance(frame, VADUserStoppedSpeakingFrame) and self._is_finalized:
+        if isinstance(frame, VADUserStoppedSpeakingFrame) and self._is_asked_early:
             await STTService.process_frame(
                 self, frame, direction
             )  # all that Pipecat does here but to finalize
+            await self._request_final()
             return
         if isinstance(frame, VADUserStoppedSpeakingFrame):
             self._finalize_at_s = self._sent_s
         await super().process_frame(frame, direction)
         if isinstance(frame, CallerPausedFrame) and self.finalizes_early and self._connection is not None:
-            self._is_finalized = True
-            await self._finalize()
-
-    async def _finalize(self) -> None:
-        if self._connection is not None:
+            self._is_asked_early, self._is_flushed, self._unanswered = True, False, 0
             self._finalize_at_s = self._sent_s
+            await self._request_final()
+
+    async def _request_final(self) -> None:
+        if self._connection is not None:
+            self._unanswered += 1
             self.request_finalize()
             await self._connection.send_finalize(ListenV1Finalize(type="Finalize"))
 
@@ -81,9 +88,9 @@ class FlushingDeepgramSTTService(DeepgramSTTService):
             return
         if message.start + message.duration < self._finalize_at_s - _ROUNDING_S:
             return
-        if self._is_finalized and not self._has_text:  # asked early, and for nothing so far
-            self._is_finalized = False
-            if self._is_stopped:
-                await self._finalize()
+        self._unanswered = max(self._unanswered - 1, 0)
+        is_last = self._is_stopped and not self._unanswered
+        if self._is_flushed or (self._is_asked_early and not self._has_text and not is_last):
             return
+        self._is_flushed = True
         await self.push_frame(TranscriptFlushedFrame())

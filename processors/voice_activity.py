@@ -5,7 +5,8 @@ Pure: windows in, edges out; no model, no clock. Time is counted in windows of t
     QUIET --sounds--> STARTING --voiced for min_speech--> SPEAKING --unvoiced--> PAUSING --unvoiced for pause--> QUIET
     STARTING --no sound twice, or no voice for 128 ms--> QUIET          PAUSING --voiced--> SPEAKING
 
-A window "sounds" from a lower probability than it is "voiced": the first is a guess that is soon taken back.
+A window "sounds" from a lower probability than it is "voiced", and while it gets loud out of quiet: an "s" has no voice
+for its first tenth of a second. That is a guess, which is soon taken back.
 """
 
 import enum
@@ -30,9 +31,11 @@ class Edge(enum.Enum):
     """A change worth telling."""
 
     ONSET = "onset"
-    """A sound that may become speech: told 32 to 64 ms into it, and followed by STARTED or by NOISE."""
+    """A sound that may become speech: told 32 to 96 ms into it, and followed by STARTED, SHORT or NOISE."""
     NOISE = "noise"
-    """The sound that ONSET told of was no speech, or too short for it."""
+    """The sound that ONSET told of was no speech."""
+    SHORT = "short"
+    """The sound that ONSET told of was voiced, but too short to be speech for sure: a short word, or a cough."""
     STARTED = "started"
     """The caller has spoken for `min_speech_s`."""
     PAUSED = "paused"
@@ -58,6 +61,10 @@ class VoiceActivityParams:
     """Probability from which a window sounds like the beginning of speech, 0..1; at most `confidence` counts."""
     onset_windows: int = 1
     """Windows in a row that must sound before ONSET is told."""
+    rise_windows: int = 2
+    """Loud windows in a row, out of quiet, of which the last sounds though nothing is voiced yet."""
+    short_word_s: float = 0.1
+    """Voice of this length is SHORT, where less is NOISE."""
 
 
 def windows(duration_s: float) -> int:
@@ -75,7 +82,12 @@ class VoiceActivity:
         self._start_windows = windows(params.min_speech_s)
         self._stop_windows = windows(params.pause_s)
         self._early_windows = min(windows(params.early_pause_s), self._stop_windows)
+        self._short_windows = windows(params.short_word_s)
         self._onset_confidence = min(params.onset_confidence, params.confidence)
+        self._loud = 0
+        """Windows in a row that are not too soft to be speech."""
+        self._voiced_in_sound = 0
+        """Windows that were voiced since ONSET."""
         self._voiced = 0
         self._unvoiced = 0
         self._sounding = 0
@@ -96,10 +108,17 @@ class VoiceActivity:
         """Take one window and return the edges it makes, in order."""
         is_loud = level_db >= self.params.min_level_db
         voiced = is_loud and probability >= self.params.confidence
+        self._loud = self._loud + 1 if is_loud else 0
         if self.state in (Voice.QUIET, Voice.STARTING):
-            sounds = is_loud and probability >= self._onset_confidence
+            sounds = is_loud and (probability >= self._onset_confidence or self._is_rising)
             return self._before_speech(voiced, sounds)
         return self._during_speech(voiced)
+
+    @property
+    def _is_rising(self) -> bool:
+        """Whether it has just got loud; noise that stays is no longer the beginning of anything."""
+        first = self.params.rise_windows
+        return first <= self._loud < first + _WEAK_WINDOWS
 
     def _before_speech(self, voiced: bool, sounds: bool) -> list[Edge]:
         self._count(voiced, sounds)
@@ -107,7 +126,7 @@ class VoiceActivity:
             if self._sounding < self.params.onset_windows and self._voiced < self._start_windows:
                 return []
             self.state = Voice.STARTING
-            self._weak = 0
+            self._weak = self._voiced_in_sound = 0
             return [Edge.ONSET, *self._while_starting(voiced)]
         return self._while_starting(voiced)
 
@@ -133,9 +152,10 @@ class VoiceActivity:
             self._enter(Voice.SPEAKING)
             return [Edge.STARTED]
         self._weak = 0 if voiced else self._weak + 1
+        self._voiced_in_sound += voiced
         if self._soundless >= 2 or self._weak >= _WEAK_WINDOWS:
             self._enter(Voice.QUIET)
-            return [Edge.NOISE]
+            return [Edge.SHORT if self._voiced_in_sound >= self._short_windows else Edge.NOISE]
         return []
 
     def _enter(self, state: Voice) -> None:

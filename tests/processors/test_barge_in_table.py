@@ -48,6 +48,17 @@ def test_a_click_pauses_and_resumes() -> None:
     assert table.state is Suspicion.CLEAR
 
 
+def test_what_may_be_a_short_word_is_judged_by_the_recogniser() -> None:
+    for heard, decided in ((MEANING, [INTERRUPT, PASS]), (BACKCHANNEL, [HOLD])):
+        table = busy_table()
+        table.onset(1.0)
+        assert table.noise(1.2, may_be_word=True) == []
+        assert table.state is Suspicion.JUDGING
+        assert words(table, heard, 1.35) == decided
+    assert table.due(1.54) == []
+    assert table.due(1.551) == [RESUME]
+
+
 def test_a_backchannel_pauses_and_resumes_when_all_was_understood() -> None:
     table = busy_table()
     assert table.onset(1.0) == [PAUSE]
@@ -243,7 +254,7 @@ def test_when_the_agent_is_done_what_was_held_goes_on(has_stopped: bool) -> None
 EVENTS = st.tuples(
     st.sampled_from(
         [
-            *("onset", "noise", "started", "stopped", "flushed", "changed", "busy", "idle"),
+            *("onset", "noise", "short", "started", "stopped", "flushed", "changed", "busy", "idle"),
             *(f"{kind} {text}" for kind in ("interim", "final") for text in (BACKCHANNEL, ECHO, MEANING)),
         ]
     ),
@@ -270,8 +281,10 @@ class Caller:
         frame = f"{len(self.sent)} {event}"
         if name in ("busy", "idle"):
             self.act(table.agent_busy(name == "busy", now_s), None)
-        elif name in ("onset", "noise"):
-            self.act(table.onset(now_s) if name == "onset" else table.noise(now_s), None)
+        elif name == "onset":
+            self.act(table.onset(now_s), None)
+        elif name in ("noise", "short"):
+            self.act(table.noise(now_s, may_be_word=name == "short"), None)
         elif name == "started":
             self.act(table.started(now_s), frame)
         elif name == "stopped":

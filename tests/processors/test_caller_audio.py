@@ -96,8 +96,8 @@ class Sounds:
     def onset(self, now_s: float) -> None:
         self.events.append(("onset", now_s))
 
-    def noise(self, now_s: float) -> None:
-        self.events.append(("noise", now_s))
+    def noise(self, now_s: float, *, may_be_word: bool) -> None:
+        self.events.append(("short" if may_be_word else "noise", now_s))
 
 
 class Rig:
@@ -242,13 +242,24 @@ async def test_every_sound_is_told_at_once_and_noise_is_told_apart() -> None:
     async with Rig() as rig:
         await rig.keep_quiet(0.5)
         began_s = asyncio.get_running_loop().time()
-        await rig.speak(0.1)
+        await rig.speak(0.04)
         await rig.keep_quiet(0.5)
         assert [kind for kind, _ in rig.sounds.events] == ["onset", "noise"]
         assert rig.sounds.events[0][1] - began_s <= 0.07
+        assert rig.tail.of(CallerPausedFrame) == []
         assert rig.tail.of(VADUserStartedSpeakingFrame) == []
         await rig.speak(0.5)
         assert [kind for kind, _ in rig.sounds.events] == ["onset", "noise", "onset"]
+
+
+async def test_the_recogniser_is_asked_about_what_may_be_a_short_word() -> None:
+    async with Rig() as rig:
+        await rig.keep_quiet(0.5)
+        await rig.speak(0.14)
+        await rig.keep_quiet(0.5)
+        assert [kind for kind, _ in rig.sounds.events] == ["onset", "short"]
+        assert len(rig.tail.of(CallerPausedFrame)) == 1
+        assert rig.tail.of(VADUserStartedSpeakingFrame) == []
 
 
 async def test_a_short_pause_is_told_and_taken_back() -> None:

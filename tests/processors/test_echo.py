@@ -38,6 +38,12 @@ def test_any_stretch_of_the_agent_s_words_is_an_echo(stretch: list[str]) -> None
     assert is_echo(" ".join(stretch), AGENT, NEVER)
 
 
+@pytest.mark.parametrize("text", ["is", "is is", "is is free", "is is free parking", "free free parking"])
+def test_a_word_that_was_cut_and_said_again_comes_back_twice(text: str) -> None:
+    said = ["Great.", "There", "is", "free", "parking"]
+    assert is_echo(text, said, NEVER, is_final=False)
+
+
 @given(stretches(), st.data())
 def test_one_misheard_letter_makes_it_no_less_of_an_echo(stretch: list[str], data: st.DataObject) -> None:
     garbled = data.draw(st.integers(0, len(stretch) - 1))

@@ -97,8 +97,8 @@ def answer(duration_s: float, text: str = "") -> ListenV1Results:
     return results(text, is_final=True, from_finalize=True, duration_s=duration_s)
 
 
-async def test_a_pause_is_finalized_once_and_early_when_that_is_wanted() -> None:
-    for early, finalizes in ((True, [1, 1]), (False, [0, 1])):
+async def test_a_pause_is_finalized_early_and_again_when_that_is_wanted() -> None:
+    for early, finalizes in ((True, [1, 2]), (False, [0, 1])):
         recogniser = Recogniser()
         recogniser.finalizes_early = early
         await recogniser.take(VADUserStartedSpeakingFrame(), CallerPausedFrame(at_s=0.0))
@@ -124,7 +124,7 @@ async def test_an_early_answer_without_a_word_is_asked_for_once_more(is_stopped:
     assert recogniser.connection.finalizes == 2
 
 
-async def test_an_early_answer_behind_words_is_the_last() -> None:
+async def test_the_first_answer_behind_words_flushes() -> None:
     recogniser = Recogniser()
     recogniser.finalizes_early = True
     await recogniser.take(VADUserStartedSpeakingFrame())
@@ -132,7 +132,18 @@ async def test_an_early_answer_behind_words_is_the_last() -> None:
     await recogniser.take(CallerPausedFrame(at_s=0.0))
     await recogniser._on_message(answer(1.0))
     await recogniser.take(CallerStoppedFrame(at_s=0.0))
-    assert (recogniser.flushes, recogniser.connection.finalizes) == (1, 1)
+    assert (recogniser.flushes, recogniser.connection.finalizes) == (1, 2)
+
+
+async def test_a_last_word_that_faded_away_comes_with_the_second_answer() -> None:
+    recogniser = Recogniser()
+    recogniser.finalizes_early = True
+    await recogniser.take(VADUserStartedSpeakingFrame(), CallerPausedFrame(at_s=0.0))
+    await recogniser._on_message(answer(1.0, "Can you tell me your"))
+    await recogniser.take(CallerStoppedFrame(at_s=0.0))
+    await recogniser._on_message(answer(1.1, "address?"))
+    assert recogniser.pushed.count(TranscriptionFrame) == 2
+    assert recogniser.flushes == 1
 
 
 async def test_every_pause_is_finalized_anew() -> None:

@@ -8,7 +8,8 @@ VOICED = (0.9, -20.0)
 UNVOICED = (0.1, -20.0)
 WEAK = (0.5, -20.0)
 TOO_SOFT = (0.9, -60.0)
-ANY_SOUND = st.lists(st.sampled_from([VOICED, UNVOICED, WEAK, TOO_SOFT]), max_size=200)
+SILENT = (0.0, -100.0)
+ANY_SOUND = st.lists(st.sampled_from([VOICED, UNVOICED, WEAK, TOO_SOFT, SILENT]), max_size=200)
 
 
 def edges(activity: VoiceActivity, *runs: tuple[tuple[float, float], int]) -> list[Edge]:
@@ -29,11 +30,9 @@ def test_speech_starts_after_enough_voice_and_stops_after_enough_quiet() -> None
     assert activity.unvoiced_s == pytest.approx(6 * WINDOW_S)
 
 
-def test_a_click_is_not_speech() -> None:
-    heard = edges(
-        VoiceActivity(VoiceActivityParams()), (VOICED, 3), (UNVOICED, 9), (VOICED, 3), (UNVOICED, 9)
-    )
-    assert heard == [Edge.ONSET, Edge.NOISE, Edge.ONSET, Edge.NOISE]
+def test_a_sound_too_short_for_speech_may_be_a_word() -> None:
+    heard = edges(VoiceActivity(VoiceActivityParams()), (VOICED, 3), (SILENT, 9), (VOICED, 3), (SILENT, 9))
+    assert heard == [Edge.ONSET, Edge.SHORT, Edge.ONSET, Edge.SHORT]
 
 
 def test_one_weak_window_inside_an_onset_does_not_start_the_count_again() -> None:
@@ -45,14 +44,36 @@ def test_one_weak_window_inside_an_onset_does_not_start_the_count_again() -> Non
 
 def test_an_onset_is_told_in_its_first_window_and_from_a_lower_probability() -> None:
     activity = VoiceActivity(VoiceActivityParams(confidence=0.6, onset_confidence=0.4))
-    assert edges(activity, ((0.39, -20.0), 5)) == []
+    assert edges(activity, ((0.39, -20.0), 9)) == [Edge.ONSET, Edge.NOISE]
     assert edges(activity, ((0.41, -20.0), 1)) == [Edge.ONSET]
     assert activity.state is Voice.STARTING
     assert edges(activity, (VOICED, 6)) == [Edge.STARTED]
 
 
+def test_a_click_is_no_onset_and_a_noise_without_voice_is_soon_given_up() -> None:
+    activity = VoiceActivity(VoiceActivityParams())
+    assert edges(activity, (UNVOICED, 1), (SILENT, 5)) == []
+    assert edges(activity, (UNVOICED, 2)) == [Edge.ONSET]
+    assert edges(activity, (UNVOICED, 3)) == [Edge.NOISE]
+
+
+def test_a_word_that_begins_without_voice_is_told_when_it_gets_loud() -> None:
+    activity = VoiceActivity(VoiceActivityParams())
+    assert edges(activity, (SILENT, 5), (UNVOICED, 2)) == [Edge.ONSET]
+    assert edges(activity, (UNVOICED, 1), (VOICED, 6)) == [Edge.STARTED]
+
+
+def test_noise_that_stays_is_told_once() -> None:
+    assert edges(VoiceActivity(VoiceActivityParams()), (UNVOICED, 500)) == [Edge.ONSET, Edge.NOISE]
+
+
+def test_a_moment_of_voice_is_noise() -> None:
+    heard = edges(VoiceActivity(VoiceActivityParams()), (SILENT, 5), (VOICED, 2), (SILENT, 5))
+    assert heard == [Edge.ONSET, Edge.NOISE]
+
+
 def test_an_onset_can_be_asked_to_last() -> None:
-    activity = VoiceActivity(VoiceActivityParams(onset_windows=3))
+    activity = VoiceActivity(VoiceActivityParams(onset_windows=3, rise_windows=99))
     assert edges(activity, (VOICED, 2), (UNVOICED, 1), (VOICED, 2)) == []
     assert edges(activity, (VOICED, 1)) == [Edge.ONSET]
 
@@ -96,8 +117,9 @@ def test_edges_come_in_order_whatever_is_heard(
     )
     allowed = {
         None: {Edge.ONSET},
-        Edge.ONSET: {Edge.NOISE, Edge.STARTED},
+        Edge.ONSET: {Edge.NOISE, Edge.SHORT, Edge.STARTED},
         Edge.NOISE: {Edge.ONSET},
+        Edge.SHORT: {Edge.ONSET},
         Edge.STARTED: {Edge.PAUSED, Edge.STOPPED},
         Edge.PAUSED: {Edge.RESUMED, Edge.STOPPED},
         Edge.RESUMED: {Edge.PAUSED, Edge.STOPPED},
@@ -113,13 +135,17 @@ def test_edges_come_in_order_whatever_is_heard(
         assert (activity.state is Voice.STARTING) == (last is Edge.ONSET)
 
 
-@given(ANY_SOUND, st.integers(1, 9), st.floats(0.0, 1.0))
+@given(ANY_SOUND, st.integers(1, 9), st.floats(0.0, 1.0), st.integers(1, 9))
 def test_what_counts_as_an_onset_changes_nothing_else(
-    heard: list[tuple[float, float]], onset_windows: int, onset_confidence: float
+    heard: list[tuple[float, float]], onset_windows: int, onset_confidence: float, rise_windows: int
 ) -> None:
     plain = VoiceActivity(VoiceActivityParams())
-    other = VoiceActivity(VoiceActivityParams(onset_windows=onset_windows, onset_confidence=onset_confidence))
-    guesses = (Edge.ONSET, Edge.NOISE)
+    other = VoiceActivity(
+        VoiceActivityParams(
+            onset_windows=onset_windows, onset_confidence=onset_confidence, rise_windows=rise_windows
+        )
+    )
+    guesses = (Edge.ONSET, Edge.NOISE, Edge.SHORT)
     for window in heard:
         expected = [edge for edge in plain.step(*window) if edge not in guesses]
         assert [edge for edge in other.step(*window) if edge not in guesses] == expected
