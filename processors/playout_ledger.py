@@ -126,6 +126,8 @@ class _Flow:
     anchor_s: float = field(init=False)
     """Time and position of the best proof of playback so far."""
     anchor_position: int = field(init=False)
+    is_proved: bool = field(default=False, init=False)
+    """Whether that was a mark; else it is when the audio was sent."""
 
     def __post_init__(self) -> None:
         self.anchor_s = self.started_s
@@ -435,7 +437,14 @@ class PlayoutLedger(Generic[T]):
         flow = self._flow
         if flow is None or self._played == self._sent:
             return False
-        played = self._played + round(self.round_trip_s * self.rate_hz)
+        round_trip = round(self.round_trip_s * self.rate_hz)
+        if flow.is_proved:
+            played = self._played + round_trip
+        else:
+            # Counted from when it was sent: the order to stop takes the same way as the audio did.
+            since_sent = flow.position + int((now_s - flow.started_s) * self.rate_hz)
+            limit = self._marks[0].position + round_trip if self._marks else self._sent
+            played = max(self._played, min(since_sent, limit))
         if (
             self._marks
             and now_s > self._flow_time(flow, self._marks[0].position) + self.round_trip_s + _LATE_S
@@ -584,6 +593,7 @@ class PlayoutLedger(Generic[T]):
         if self._flow is not None:
             self._flow.anchor_s = now_s
             self._flow.anchor_position = position
+            self._flow.is_proved = True
 
     def _advance(self, now_s: float) -> None:
         flow = self._flow

@@ -410,6 +410,23 @@ def test_500_random_cuts_each_leave_exactly_the_words_that_were_heard() -> None:
         assert call.words == possible[: len(call.words)]
 
 
+@pytest.mark.parametrize("heard_s", [0.06, 0.15, 0.3])
+def test_a_cut_before_the_first_mark_of_an_utterance_does_not_count_the_round_trip(heard_s: float) -> None:
+    """The order to stop takes the same way as the audio did; the round trip is known from what was said before."""
+    call = Call(delay_s=0.12)
+    call.say(1.0, [("before", 0.0)])
+    call.run(2.0)
+    assert call.ledger.round_trip_s == pytest.approx(0.24, abs=0.01)
+    before = len(call.far.played)
+    call.say(2.0, [(f"w{n}", n * 0.1) for n in range(20)])
+    call.run(heard_s)
+    call.drop()
+    call.run(1.0)
+    played_s = (len(call.far.played) - before) / RATE
+    assert played_s == pytest.approx(heard_s, abs=0.01)
+    assert len(call.words) - 1 == round(played_s / 0.1 - 0.01)
+
+
 def test_with_lost_marks_a_cut_is_right_to_within_a_word() -> None:
     dice = random.Random(7)
     for _ in range(100):
