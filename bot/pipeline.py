@@ -107,7 +107,7 @@ class GraphParts:
     """Told when there is no person on the line."""
     flow_node: Callable[[], str | None]
     """Returns the name of the flow's present node."""
-    ask: Callable[[str], Awaitable[None]]
+    ask: Callable[[str], Awaitable[object]]
     """Says a fixed line: the caller was not understood."""
     repair_listener: RepairListener
     """Told of turns that could not be heard."""
@@ -162,10 +162,10 @@ def build_graph(parts: GraphParts) -> CallGraph:
             *parts.transport_in,
             caller,
             stt,  # the caller's audio ends here
+            barge_in,  # what was no more than a backchannel or an echo ends here
             silence,
             TranscriptTap(line_sounds),
-            barge_in,
-            TranscriptTap(parts.turns),  # what was no more than a backchannel or an echo is not a turn's
+            TranscriptTap(parts.turns),
             KeypadProcessor(),  # keys become words
             _repair(parts, language),
             aggregators.user_half,
@@ -300,7 +300,7 @@ class _Turns:
 
     def by_flux(self) -> FluxEndOfTurnStrategy:
         """The recogniser says when a turn is over."""
-        return FluxEndOfTurnStrategy(hold_s=self._hold_s, account=self.account)
+        return FluxEndOfTurnStrategy(hold_s=self._hold_s, account=self.account, heard=self.playout)
 
     def _hold_s(self, text: str) -> float:
         """Return how much longer than Flux to wait behind words that are half a number."""

@@ -278,7 +278,7 @@ class CallerSilence:
 
 
 class CallerSilenceProcessor(FrameProcessor):
-    """Asks about the caller's silence; place directly behind the recogniser, so that it sees all that the caller does.
+    """Asks about the caller's silence; place directly behind barge-in: an echo of a reprompt is no answer to it.
 
     Agent, turns and tools reach it upstream. Runs in direct mode, forwards everything, changes nothing.
 

@@ -2,9 +2,6 @@
 
 In the user aggregator. Ends the turn, starts an inference before its end when the caller has likely finished, and
 withdraws it when they go on. Never waits inside the aggregator's frame loop: the turn model is asked in a task.
-
-What is thought ahead is Pipecat's own speculation (`UserTurnSpeculation`): a provisional context, one inference when
-the final text matches. Its answer is held by `processors.speculation`.
 """
 
 import asyncio
@@ -19,13 +16,11 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.turns.types import ProcessFrameResult, UserTurnSpeculation
-from pipecat.turns.user_stop import BaseUserTurnStopStrategy
+from pipecat.turns.types import ProcessFrameResult
 
 from processors.end_of_turn_table import (
     Judge,
     Patience,
-    Speculate,
     TurnAction,
     TurnEndTable,
     TurnLanguage,
@@ -37,11 +32,7 @@ from processors.frames import (
     CallerStoppedFrame,
     TranscriptFlushedFrame,
 )
-
-SETTLE_LIMIT_S = 0.25
-"""Time for what the caller heard of an interrupted reply to reach the context, before an answer is thought of."""
-SPECULATION_LIMIT_S = 5.0
-"""A turn thought ahead for and not ended by then is not likely over."""
+from processors.turn_speculation import HeardContext, SpeculatingStopStrategy, SpeculationBudget
 
 
 class TurnModel(Protocol):
@@ -56,28 +47,7 @@ class TurnModel(Protocol):
         ...
 
 
-class SpeculationAccount(Protocol):
-    """Decides whether thinking ahead is wanted and paid for."""
-
-    def may_start(self) -> bool:
-        """Whether it is."""
-        ...
-
-
-class HeardContext(Protocol):
-    """What the caller heard of the agent, on its way to the model's context."""
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether all of it is there."""
-        ...
-
-    async def wait_until_settled(self, timeout_s: float) -> None:
-        """Wait until it is, no longer than `timeout_s` seconds."""
-        ...
-
-
-class EndOfTurnStrategy(BaseUserTurnStopStrategy):
+class EndOfTurnStrategy(SpeculatingStopStrategy):
     """Shell of `TurnEndTable`: one timer, one question to the turn model at a time."""
 
     def __init__(
@@ -87,7 +57,7 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
         *,
         patience: Callable[[], Patience],
         agent_text: Callable[[], str] | None = None,
-        account: SpeculationAccount | None = None,
+        account: SpeculationBudget | None = None,
         heard: HeardContext | None = None,
     ) -> None:
         """Create the strategy.
@@ -100,25 +70,20 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
             account: Of thinking ahead; None never does.
             heard: What the caller heard of the agent; an answer is not thought of before it is in the context.
         """
-        super().__init__()
-        self._heard = heard
-        self._thinking: asyncio.Task[None] | None = None
-        """Waits to begin an answer ahead."""
+        super().__init__(account=account, heard=heard)
         self._model = model
         self._patience = patience
         self._table = TurnEndTable(language, patience())
         self._agent_text = agent_text
-        self._account = account
         self._timer: asyncio.Task[None] | None = None
         self._timer_due_s = 0.0
         self._question: asyncio.Task[None] | None = None
-        self._limit: asyncio.TimerHandle | None = None
 
     async def process_frame(self, frame: Frame) -> ProcessFrameResult:
         """Follow the caller's speech and text."""
         now_s = asyncio.get_running_loop().time()
         table = self._table
-        table.may_speculate = self._account is not None and self._account.may_start()
+        table.may_speculate = self.may_speculate
         actions: list[TurnAction] = []
         if isinstance(frame, VADUserStartedSpeakingFrame | CallerResumedFrame):
             self._stop_question()
@@ -160,14 +125,19 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
         self._stop_question()
         self._model.end_turn()
         if any(isinstance(action, Withdraw) for action in actions):
-            await self._withdraw()
+            await self.withdraw()
         await self._stop_timer()
+
+    def forget_speculation(self) -> bool:
+        """Think no more ahead in this turn."""
+        was_speculating = self._table.speculated is not None
+        self._table.speculated = None
+        self._table.may_speculate = False
+        return was_speculating
 
     async def cleanup(self) -> None:
         """The call is over."""
-        self._stop_thinking()
         self._stop_question()
-        self._stop_limit()
         await self._stop_timer()
         await super().cleanup()
 
@@ -175,56 +145,11 @@ class EndOfTurnStrategy(BaseUserTurnStopStrategy):
 
     async def _act(self, actions: Sequence[TurnAction]) -> None:
         for action in actions:
-            if isinstance(action, Speculate):
-                self._stop_limit()
-                self._limit = asyncio.get_running_loop().call_later(SPECULATION_LIMIT_S, self._too_long)
-                self._stop_thinking()
-                speculation = UserTurnSpeculation(text=action.text)
-                if self._heard is None or self._heard.is_settled:
-                    await self.trigger_user_turn_inference_triggered(speculation=speculation)
-                else:
-                    thinking = self._think_later(self._heard, speculation)
-                    self._thinking = self.task_manager.create_task(thinking, f"{self}::think")
-            elif isinstance(action, Withdraw):
-                await self._withdraw()
-            elif isinstance(action, Judge):
+            if isinstance(action, Judge):
                 self._ask()
-            elif action.confirms and not self._stop_thinking():
-                self._stop_limit()
-                await self.trigger_user_turn_finalized(confirms_speculation=True)
             else:
-                self._stop_limit()
-                await self.trigger_user_turn_stopped()
+                await self.carry_out(action)
         await self._arm()
-
-    async def _think_later(self, heard: HeardContext, speculation: UserTurnSpeculation) -> None:
-        await heard.wait_until_settled(SETTLE_LIMIT_S)
-        self._thinking = None  # from here on it has begun
-        await self.trigger_user_turn_inference_triggered(speculation=speculation)
-
-    def _stop_thinking(self) -> bool:
-        """Forget an answer that has not been begun; tell whether there was one."""
-        thinking, self._thinking = self._thinking, None
-        if thinking is not None:
-            thinking.cancel()
-        return thinking is not None
-
-    async def _withdraw(self) -> None:
-        self._stop_limit()
-        if not self._stop_thinking():
-            await self.trigger_user_turn_speculation_cancelled()
-
-    def _too_long(self) -> None:
-        self._limit = None
-        if self._table.speculated is not None:
-            self._table.speculated = None
-            self._table.may_speculate = False
-            self.task_manager.create_task(self.trigger_user_turn_speculation_cancelled(), f"{self}::withdraw")
-
-    def _stop_limit(self) -> None:
-        limit, self._limit = self._limit, None
-        if limit is not None:
-            limit.cancel()
 
     # The turn model
 

@@ -23,12 +23,11 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.turns.types import ProcessFrameResult, UserTurnSpeculation
-from pipecat.turns.user_stop import BaseUserTurnStopStrategy
+from pipecat.turns.types import ProcessFrameResult
 
-from processors.end_of_turn import SPECULATION_LIMIT_S, SpeculationAccount
 from processors.end_of_turn_table import Action, End, Speculate, Withdraw, normalised
 from processors.frames import CallerResumedFrame, TranscriptFlushedFrame
+from processors.turn_speculation import HeardContext, SpeculatingStopStrategy, SpeculationBudget
 
 SOUND_LIMIT_S = 1.0
 """A sound without words holds an end that Flux has proposed for no longer than this."""
@@ -175,23 +174,26 @@ class FluxTurnTable:
         return [*actions, End(confirms)] if was_begun else actions
 
 
-class FluxEndOfTurnStrategy(BaseUserTurnStopStrategy):
+class FluxEndOfTurnStrategy(SpeculatingStopStrategy):
     """Shell of `FluxTurnTable`: one timer."""
 
     def __init__(
-        self, *, hold_s: Callable[[str], float] = lambda _: 0.0, account: SpeculationAccount | None = None
+        self,
+        *,
+        hold_s: Callable[[str], float] = lambda _: 0.0,
+        account: SpeculationBudget | None = None,
+        heard: HeardContext | None = None,
     ) -> None:
         """Create the strategy.
 
         Args:
             hold_s: Returns how much longer than Flux to wait for more, in seconds, given the words of the turn.
             account: Of thinking ahead; None never does.
+            heard: What the caller heard of the agent; an answer is not thought of before it is in the context.
         """
-        super().__init__()
+        super().__init__(account=account, heard=heard)
         self._table = FluxTurnTable(hold_s)
-        self._account = account
         self._timer: asyncio.Task[None] | None = None
-        self._limit: asyncio.TimerHandle | None = None
 
     @property
     def resolves_proposed_turn_stop_frames(self) -> bool:
@@ -215,11 +217,14 @@ class FluxEndOfTurnStrategy(BaseUserTurnStopStrategy):
         await super().handle_user_turn_stopped()
         await self._stop_timer()
         if self._table.over():
-            await self._withdraw()
+            await self.withdraw()
+
+    def forget_speculation(self) -> bool:
+        """Think no more ahead of this turn."""
+        return bool(self._table.resumed())
 
     async def cleanup(self) -> None:
         """The call is over."""
-        self._stop_limit()
         await self._stop_timer()
         await super().cleanup()
 
@@ -233,7 +238,7 @@ class FluxEndOfTurnStrategy(BaseUserTurnStopStrategy):
             case InterimTranscriptionFrame():
                 return table.interim(frame.text)
             case EagerTranscriptionFrame():
-                return table.predicted(frame.text, may_speculate=self._may_speculate)
+                return table.predicted(frame.text, may_speculate=self.may_speculate)
             case TranscriptionFrame() if frame.finalized and frame.result is None:
                 return table.typed(frame.text, now_s)
             case TranscriptionFrame():
@@ -249,39 +254,10 @@ class FluxEndOfTurnStrategy(BaseUserTurnStopStrategy):
             case _:
                 return None
 
-    @property
-    def _may_speculate(self) -> bool:
-        return self._account is not None and self._account.may_start()
-
     async def _act(self, actions: Sequence[Action]) -> None:
         for action in actions:
-            if isinstance(action, Speculate):
-                self._stop_limit()
-                self._limit = asyncio.get_running_loop().call_later(SPECULATION_LIMIT_S, self._too_long)
-                speculation = UserTurnSpeculation(text=action.text)
-                await self.trigger_user_turn_inference_triggered(speculation=speculation)
-            elif isinstance(action, Withdraw):
-                await self._withdraw()
-            elif action.confirms:
-                self._stop_limit()
-                await self.trigger_user_turn_finalized(confirms_speculation=True)
-            else:
-                await self.trigger_user_turn_stopped()
+            await self.carry_out(action)
         await self._arm()
-
-    async def _withdraw(self) -> None:
-        self._stop_limit()
-        await self.trigger_user_turn_speculation_cancelled()
-
-    def _too_long(self) -> None:
-        self._limit = None
-        if self._table.resumed():
-            self.task_manager.create_task(self.trigger_user_turn_speculation_cancelled(), f"{self}::withdraw")
-
-    def _stop_limit(self) -> None:
-        limit, self._limit = self._limit, None
-        if limit is not None:
-            limit.cancel()
 
     async def _arm(self) -> None:
         await self._stop_timer()

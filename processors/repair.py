@@ -80,7 +80,7 @@ class RepairProcessor(FrameProcessor):
         self,
         language: Language,
         *,
-        ask: Callable[[str], Awaitable[None]],
+        ask: Callable[[str], Awaitable[object]],
         thresholds: Thresholds | None = None,
         params: RepairParams | None = None,
         listener: RepairListener | None = None,

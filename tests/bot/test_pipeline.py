@@ -95,9 +95,9 @@ async def test_what_follows_what_on_a_phone(parts: GraphParts) -> None:
     assert chain(graph) == [
         "CallerAudioProcessor",
         "FlushingDeepgramSTTService",
+        "BargeInProcessor",
         "CallerSilenceProcessor",
         "TranscriptTap",
-        "BargeInProcessor",
         "TranscriptTap",
         "KeypadProcessor",
         "RepairProcessor",

@@ -7,7 +7,7 @@ from pipecat.turns.types import UserTurnSpeculation
 from pipecat.turns.user_stop import UserTurnStoppedParams
 from pipecat.utils.asyncio.task_manager import TaskManager
 
-from processors.end_of_turn import SETTLE_LIMIT_S, SPECULATION_LIMIT_S, EndOfTurnStrategy
+from processors.end_of_turn import EndOfTurnStrategy
 from processors.end_of_turn_table import Patience
 from processors.frames import (
     CallerPausedFrame,
@@ -16,6 +16,7 @@ from processors.frames import (
     TranscriptFlushedFrame,
 )
 from processors.language import load_language
+from processors.turn_speculation import SETTLE_LIMIT_S, SPECULATION_LIMIT_S
 
 
 class Model:

@@ -234,10 +234,22 @@ class Always:
         return True
 
 
-def aggregator(context: LLMContext) -> LLMUserAggregator:
+class Heard:
+    """What was heard, in the context after so many seconds."""
+
+    def __init__(self, *, after_s: float) -> None:
+        self.is_settled = False
+        self.after_s = after_s
+
+    async def wait_until_settled(self, timeout_s: float) -> None:
+        await asyncio.sleep(min(self.after_s, timeout_s))
+        self.is_settled = True
+
+
+def aggregator(context: LLMContext, heard: Heard | None = None) -> LLMUserAggregator:
     strategies = UserTurnStrategies(
         start=[ExternalUserTurnStartStrategy(), TranscriptionUserTurnStartStrategy()],
-        stop=[FluxEndOfTurnStrategy(hold_s=hold_s, account=Always())],
+        stop=[FluxEndOfTurnStrategy(hold_s=hold_s, account=Always(), heard=heard)],
     )
     return LLMUserAggregator(
         context, params=LLMUserAggregatorParams(user_turn_strategies=strategies, user_turn_stop_timeout=3.0)
@@ -280,6 +292,24 @@ async def test_a_confirmed_prediction_is_one_inference_and_the_final_words_are_w
     assert kinds.count(UserStartedSpeakingFrame) == kinds.count(UserStoppedSpeakingFrame) == 1
     assert EagerEndOfTurnCancelFrame not in kinds
     assert InterruptionFrame in kinds
+
+
+@pytest.mark.parametrize(("pause_s", "is_ahead"), [(0.3, True), (0.05, False)])
+async def test_an_answer_is_thought_of_when_what_was_heard_is_in_the_context(
+    pause_s: float, is_ahead: bool
+) -> None:
+    context = LLMContext()
+    frames = [
+        ProposedUserStartedSpeakingFrame(),
+        words(EagerTranscriptionFrame, "A cleaning."),
+        SleepFrame(pause_s),
+        words(TranscriptionFrame, "A cleaning."),
+        ProposedUserStoppedSpeakingFrame(),
+        SleepFrame(0.3),
+    ]
+    down, _ = await run_test(aggregator(context, Heard(after_s=0.1)), frames_to_send=frames)
+    assert inferences(down) == [(is_ahead, "A cleaning.")]
+    assert EagerEndOfTurnCancelFrame not in [type(frame) for frame in down]
 
 
 async def test_a_wrong_prediction_is_withdrawn_and_asked_anew() -> None:
