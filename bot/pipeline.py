@@ -1,5 +1,6 @@
 """What follows what in a call. Wiring only; reads like a table of contents."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,6 +131,7 @@ def build_graph(parts: GraphParts) -> CallGraph:
     stt, llm, tts = _vendors(parts)
     context = LLMContext()
     account = _speculation(config, llm, tts, context)
+    tts.add_event_handler("on_tts_request", _voice_tap(parts.turns))
     playout = PlayoutProcessor(
         rate_hz=services.audio_out_hz,
         gate_s=config.listening.tts_gate_ms / 1000,
@@ -225,6 +227,17 @@ def _speculation(
     if isinstance(tts, SpeculativeTTS):
         tts.think_ahead(account)
     return account
+
+
+def _voice_tap(turns: TurnLedger) -> Callable[[TTSService, str, str], Awaitable[None]]:
+    """Return what is told each piece of text before a voice gets it: the first is the first that can be spoken."""
+
+    async def on_tts_request(_: TTSService, __: str, text: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        turns.first_sentence(now_s)
+        turns.tts_requested(text, now_s)
+
+    return on_tts_request
 
 
 def _silence(config: AgentConfig, language: Language) -> CallerSilenceProcessor:

@@ -141,8 +141,6 @@ class CallerAudioProcessor(FrameProcessor):
         self._turn_audio = bytearray()
         self._windows: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING_WINDOWS)
         self._listening: asyncio.Task[None] | None = None
-        self._asked: set[asyncio.Task[float | None]] = set()
-        """Questions to the turn model that are on their way."""
         self._started = False
         self._in_turn = False
         self._quiet_s = 0.0
@@ -183,13 +181,10 @@ class CallerAudioProcessor(FrameProcessor):
     async def turn_verdict(self) -> float | None:
         """Return how finished the caller's words sound, 0..1, or None if that is not known in time."""
         pcm = bytes(self._turn_audio[-self._turn_bytes :])
-        verdict = self.create_task(self._models.turn_probability(pcm, self._rate_hz), "turn_model")
-        self._asked.add(verdict)
-        verdict.add_done_callback(self._asked.discard)
         try:
             async with asyncio.timeout(VERDICT_LIMIT_S):
-                return await asyncio.shield(verdict)  # the model's thread goes on, whoever waits
-        except TimeoutError:
+                return await self._models.turn_probability(pcm, self._rate_hz)
+        except TimeoutError:  # what waits in the model's queue is taken out of it, too
             return None
         except Exception as error:  # noqa: BLE001 - without the model, silence decides
             logger.error("{} turn model failed: {}", self, error)
@@ -214,8 +209,6 @@ class CallerAudioProcessor(FrameProcessor):
         listening, self._listening = self._listening, None
         if listening is not None:
             await self.cancel_task(listening)
-        for verdict in list(self._asked):
-            await self.cancel_task(verdict)
         await super().cleanup()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:

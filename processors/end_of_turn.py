@@ -130,10 +130,7 @@ class EndOfTurnStrategy(SpeculatingStopStrategy):
 
     def forget_speculation(self) -> bool:
         """Think no more ahead in this turn."""
-        was_speculating = self._table.speculated is not None
-        self._table.speculated = None
-        self._table.may_speculate = False
-        return was_speculating
+        return self._table.given_up()
 
     async def cleanup(self) -> None:
         """The call is over."""

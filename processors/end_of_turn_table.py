@@ -152,6 +152,8 @@ class TurnEndTable:
         self._is_judged = False
         """The turn model was asked about this pause, or has no sound to judge by."""
         self._verdict: float | None = None
+        self._is_unlikely_over = False
+        """An answer to this turn was thought of, and not wanted for long."""
 
     @property
     def text(self) -> str:
@@ -173,6 +175,7 @@ class TurnEndTable:
         self._interim = ""
         self._verdict = None
         self.speculated = None
+        self._is_unlikely_over = False
 
     # What happens
 
@@ -240,6 +243,12 @@ class TurnEndTable:
         actions = self._withdraw()
         self._end(confirms=False)
         return actions
+
+    def given_up(self) -> bool:
+        """The answer thought of waited too long: no other is begun in this turn. Tell whether there was one."""
+        was_speculating, self.speculated = self.speculated is not None, None
+        self._is_unlikely_over |= was_speculating
+        return was_speculating
 
     def next_due_s(self) -> float | None:
         """Return when `tick` will end the turn if nothing happens, None if it will not."""
@@ -321,7 +330,8 @@ class TurnEndTable:
 
     def _is_worth_it(self) -> bool:
         """Whether the turn is likely over, and its text whole."""
-        if not self.may_speculate or not self._is_whole or self._interim or self.speculated is not None:
+        is_wanted = self.may_speculate and not self._is_unlikely_over
+        if not is_wanted or not self._is_whole or self._interim or self.speculated is not None:
             return False
         if self.allowed_silence_s() > self.patience.max_pause_s:
             return False

@@ -473,7 +473,8 @@ class PlayoutProcessor(FrameProcessor):
                     ahead = command.position - self._ledger.played(self._now_s())
                     self._sink.agent_audio(command.pcm, ahead / self._ledger.rate_hz)
                 await self._wire.send_audio(command.pcm)
-                await self._sent()
+                if self._ledger.epoch == epoch:
+                    await self._sent()
             else:
                 await self._wire.send_mark(command.name)
 

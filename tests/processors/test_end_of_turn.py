@@ -255,6 +255,8 @@ async def test_what_stays_open_for_too_long_is_withdrawn() -> None:
         await turn.strategy._stop_timer()
         await asyncio.sleep(SPECULATION_LIMIT_S + 0.1)
         assert turn.kinds == ["speculate", "withdraw"]
+        await turn.take(said("For Tuesday."), TranscriptFlushedFrame())
+        assert turn.kinds == ["speculate", "withdraw"]
 
 
 async def test_without_budget_nothing_is_thought_ahead() -> None:
