@@ -1,12 +1,14 @@
 """How a call is put on the line it came by: a phone's media socket, or the track of a Pipecat transport.
 
 Shared by the launcher's switchboard and by `bot()`. Never decides who gets in, and never why a call ends beyond
-"its line is gone".
+"its line is gone" and "its line failed".
 """
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
+from loguru import logger
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
@@ -21,20 +23,14 @@ from telephony.phone_line import PhoneLine
 
 async def hold_phone_line(call: Call, line: PhoneLine) -> None:
     """Put a call on its started media socket; returns when the call has ended and the socket is closed."""
-    await call.put_on(line)
-    listening = asyncio.ensure_future(_listen(call, line))
-    over = asyncio.ensure_future(call.ended.wait())
     try:
-        await asyncio.wait({listening, over}, return_when=asyncio.FIRST_COMPLETED)
-        call.end(EndReason.CALLER_HUNG_UP)
-        await over
+        await _hold(call, _listen(call, line))
     finally:
-        listening.cancel()
-        over.cancel()
         await line.close()
 
 
 async def _listen(call: Call, line: PhoneLine) -> None:
+    await call.put_on(line)
     async for event in line.events():
         if isinstance(event, MediaEvent):
             await call.hear(ulaw.decode(event.ulaw))
@@ -42,6 +38,29 @@ async def _listen(call: Call, line: PhoneLine) -> None:
             await call.press(event.digit)
         else:
             call.mark_played(event.name)
+
+
+async def _hold(call: Call, work: Coroutine[Any, Any, None]) -> None:
+    """Do a line's work until the call has ended; work that ends first, well or not, ends the call."""
+    working = asyncio.ensure_future(work)
+    over = asyncio.ensure_future(call.ended.wait())
+    try:
+        await asyncio.wait({working, over}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            call.end(_reason_of(working))
+        await over
+    finally:
+        working.cancel()
+        over.cancel()
+
+
+def _reason_of(working: "asyncio.Future[None]") -> EndReason:
+    if working.cancelled():
+        return EndReason.FAILED
+    if error := working.exception():
+        logger.opt(exception=error).error("the line failed: {}", error)
+        return EndReason.FAILED
+    return EndReason.CALLER_HUNG_UP
 
 
 def browser_transport(connection: SmallWebRTCConnection) -> SmallWebRTCTransport:
@@ -73,11 +92,7 @@ class TrackLine:
 
     async def hold(self) -> None:
         """Play what the agent says; returns when the call has ended."""
-        playing = asyncio.ensure_future(self._wire.run())
-        try:
-            await self._call.ended.wait()
-        finally:
-            playing.cancel()
+        await _hold(self._call, self._wire.run())
 
     async def _on_connected(self, *_: Any) -> None:
         await self._call.put_on(self._wire)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from bot.agent import Agent
@@ -25,6 +26,14 @@ PHONE_RATE_HZ = 8000
 BROWSER_RATE_HZ = 16000
 
 
+class Store(Protocol):
+    """What holds a file open."""
+
+    async def close(self) -> None:
+        """Close it, within a deadline of its own."""
+        ...
+
+
 @dataclass(frozen=True)
 class Books:
     """Where an agent writes what it did."""
@@ -33,6 +42,8 @@ class Books:
     messages: MessageBook
     hours: OpeningHours
     timezone: ZoneInfo
+    stores: tuple[Store, ...]
+    """What of it is to be closed."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ class Resources:
         """Let go of threads, files and connections."""
         await self.renderer.close()
         await self.clients.aclose()
+        await asyncio.gather(*(store.close() for books in self.books.values() for store in books.stores))
         self.audio.close()
         self.models.close()
         await asyncio.to_thread(self.disk.close, 2.0)
@@ -106,9 +118,6 @@ def _open_books(agent: Agent, settings: Settings) -> Books:
     timezone = ZoneInfo(agent.config.timezone)
     hours = OpeningHours.parse(agent.config.hours)
     path = settings.database_path
-    return Books(
-        calendar=SqliteCalendar(path, hours=hours, timezone=timezone, now=lambda: datetime.now(UTC)),
-        messages=SqliteMessageBook(path, timezone=timezone),
-        hours=hours,
-        timezone=timezone,
-    )
+    calendar = SqliteCalendar(path, hours=hours, timezone=timezone, now=lambda: datetime.now(UTC))
+    messages = SqliteMessageBook(path, timezone=timezone)
+    return Books(calendar, messages, hours, timezone, stores=(calendar, messages))

@@ -6,9 +6,17 @@ have said, word times included.
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from loguru import logger
-from pipecat.frames.frames import EndFrame, Frame, TTSAudioRawFrame, TTSSpeakFrame, TTSTextFrame
+from pipecat.frames.frames import (
+    ControlFrame,
+    Frame,
+    TTSAudioRawFrame,
+    TTSSpeakFrame,
+    TTSStoppedFrame,
+    TTSTextFrame,
+)
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
@@ -17,11 +25,19 @@ from pipecat.workers.runner import WorkerRunner
 from bot.agent import Agent
 from bot.lines import cacheable_lines
 from bot.services import ServiceContext, build_tts
-from processors.audio_cache import AudioCache, CachedSpeech, CachedWord, SpeechKey, digest_settings
+from processors.audio_cache import (
+    SAMPLE_BYTES,
+    AudioCache,
+    CachedSpeech,
+    CachedWord,
+    SpeechKey,
+    digest_settings,
+)
 from processors.frames import SpeechAnchorFrame
 
 RENDER_LIMIT_S = 15.0
 """Longest time to render one line."""
+RELEASE_LIMIT_S = 2.0
 MAX_RENDERINGS = 4
 MAX_FAILURES_IN_A_ROW = 3
 """A voice that fails so often is down: the other lines are not tried, each of which would take its time to fail."""
@@ -45,7 +61,7 @@ async def render(agent: Agent, text: str, services: ServiceContext) -> CachedSpe
     """Have the agent's voice say a line.
 
     Returns:
-        The line, or None if the voice failed or took longer than `RENDER_LIMIT_S`.
+        The line, or None if the voice failed, did not say all of it, or took longer than `RENDER_LIMIT_S`.
     """
     choice = agent.config.services.tts[0]
     collector = _Collector()
@@ -64,13 +80,20 @@ async def render(agent: Agent, text: str, services: ServiceContext) -> CachedSpe
     )
     runner = WorkerRunner(handle_sigint=False, check_dangling_tasks=False)
     await runner.add_workers(worker)
-    await worker.queue_frames([TTSSpeakFrame(text), EndFrame()])
+    # Not an EndFrame: what cancels would have to wait behind it.
+    await worker.queue_frames([TTSSpeakFrame(text), _LineOverFrame()])
     running = asyncio.create_task(runner.run())
-    done, _ = await asyncio.wait({running}, timeout=RENDER_LIMIT_S)
+    over = asyncio.create_task(collector.over.wait())
+    try:
+        done, _ = await asyncio.wait(
+            {running, over}, timeout=RENDER_LIMIT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:  # also when nobody waits for the line any more
+        over.cancel()
+        await worker.cancel()
+        await asyncio.wait({running}, timeout=RELEASE_LIMIT_S)
     if not done:
         logger.warning("rendering a line took longer than {} s", RENDER_LIMIT_S)
-        await worker.cancel()
-        await asyncio.wait({running}, timeout=2.0)
         return None
     return collector.speech(services.audio_out_hz)
 
@@ -142,20 +165,40 @@ class LineRenderer:
             await self._cache.put(key, speech)
 
 
+@dataclass
+class _LineOverFrame(ControlFrame):
+    """Travels behind a line: comes out when the voice is done with it, whether it said all of it or not."""
+
+
 class _Collector(FrameProcessor):
-    """Keeps the audio and the words of one utterance."""
+    """Keeps the audio and the words of one utterance.
+
+    When the voice's socket drops, Pipecat ends the utterance with what has come, without an error and without a
+    `TTSStoppedFrame`; Cartesia's errors do come with one. The rest of the text gets the time of the last word, as the
+    last word of a whole line does when ElevenLabs streams tokens. Source: `TTSService._end_audio_context`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.over = asyncio.Event()
+        """Set when nothing more comes."""
         self._pcm = bytearray()
         self._starts: list[tuple[str, float]] = []
         self._anchor_ns = 0
+        self._last_pts = 0
+        self._untimed_words = 0
+        """How many words at the end were never timed."""
+        self._is_ended = False
+        """Whether the voice said so itself."""
 
     def speech(self, rate_hz: int) -> CachedSpeech | None:
-        """Return what was said, or None if nothing was."""
+        """Return what was said, or None if that is nothing or only a part."""
         if not self._pcm:
             return None
-        length_s = len(self._pcm) / (2 * rate_hz)
+        if not self._is_ended or self._untimed_words > 1 or len(self._pcm) % SAMPLE_BYTES:
+            logger.warning("a rendered line is not whole and is not kept")
+            return None
+        length_s = len(self._pcm) / (SAMPLE_BYTES * rate_hz)
         ends = [start for _, start in self._starts[1:]] + [length_s]
         words = tuple(
             CachedWord(text, start, max(start, end))
@@ -170,6 +213,18 @@ class _Collector(FrameProcessor):
         elif isinstance(frame, TTSAudioRawFrame):
             self._pcm += frame.audio
         elif isinstance(frame, TTSTextFrame):
-            offset_s = ((frame.pts or self._anchor_ns) - self._anchor_ns) / _NS_PER_S
-            self._starts.append((frame.text, max(0.0, offset_s)))
+            self._take_word(frame.text, frame.pts or self._last_pts)
+        elif isinstance(frame, TTSStoppedFrame):
+            self._is_ended = True
+        elif isinstance(frame, _LineOverFrame):
+            self.over.set()
         await self.push_frame(frame, direction)
+
+    def _take_word(self, text: str, pts: int) -> None:
+        is_timed = pts != self._last_pts
+        self._last_pts = pts
+        if is_timed:
+            self._untimed_words = 0
+        else:
+            self._untimed_words += sum(any(map(str.isalnum, word)) for word in text.split())
+        self._starts.append((text, max(0.0, (pts - self._anchor_ns) / _NS_PER_S)))

@@ -28,25 +28,6 @@ from rapidfuzz import fuzz
 from processors.voice_activity import WINDOW_S
 from processors.voice_activity import windows as windows_of
 
-MENU_PHRASES = (
-    "your call is important",
-    "please stay on the line",
-    "please leave a message",
-    "leave your message after",
-    "after the tone",
-    "at the tone",
-    "is not available",
-    "press one",
-    "press 1",
-    "press two",
-    "press 2",
-    "press pound",
-    "for english press",
-    "all of our representatives",
-    "menu options have changed",
-)
-"""What machines say when they answer, in English: lower case, single spaces, no punctuation."""
-
 _NOT_A_WORD = re.compile(r"[^\w\s]|_")
 
 
@@ -90,7 +71,6 @@ class LineSoundsParams:
     """Quiet that ends a monologue."""
     monologue_gap_s: float = 12.0
     """Time without final words that ends a monologue."""
-    menu_phrases: tuple[str, ...] = MENU_PHRASES
 
 
 class LineSounds:
@@ -116,8 +96,6 @@ class LineSounds:
         self._loop = _Loop(self.params)
         self._quiet_windows = 0
         self._monologue_pause_windows = windows_of(self.params.monologue_pause_s)
-        self.has_menu = False
-        """A machine's greeting was heard ("press one for …"): only a hint, people quote such things."""
 
     def window(
         self, samples: NDArray[np.float32], level_db: float, probability: float, now_s: float
@@ -154,8 +132,6 @@ class LineSounds:
         if not words:
             return None
         self._music.words(len(words), now_s)
-        plain = " ".join(words)
-        self.has_menu = self.has_menu or any(phrase in plain for phrase in self.params.menu_phrases)
         return LineSound.LOOP if self._loop.said(words, now_s) else None
 
 
@@ -171,11 +147,6 @@ class LineSoundWatch:
         """
         self._sounds = sounds
         self._on_sound = on_sound
-
-    @property
-    def has_menu(self) -> bool:
-        """Whether a machine's greeting was heard."""
-        return self._sounds.has_menu
 
     def caller_window(
         self, samples: NDArray[np.float32], level_db: float, probability: float, now_s: float
@@ -329,6 +300,7 @@ class _Music:
     def words(self, count: int, now_s: float) -> None:
         """Note words that were understood."""
         self._words.append((now_s, count))
+        self._forget_words(now_s)
 
     def step(self, samples: NDArray[np.float32] | None, probability: float, now_s: float) -> bool:
         """Take one window, None for a pause; return whether music is now known."""
@@ -372,11 +344,14 @@ class _Music:
         voice_share = sum(self._voiced) / self._size
         if voice_share > params.music_voice_share:
             return False
-        while self._words and self._words[0][0] < now_s - params.music_after_s:
-            self._words.popleft()
+        self._forget_words(now_s)
         if sum(count for _, count in self._words) >= params.music_words or self._pauses() > 1:
             return False
         return sum(self._likeness) / len(self._likeness) >= params.music_likeness
+
+    def _forget_words(self, now_s: float) -> None:
+        while self._words and self._words[0][0] < now_s - self._params.music_after_s:
+            self._words.popleft()
 
     def _pauses(self) -> int:
         pauses = run = 0

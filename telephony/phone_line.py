@@ -2,9 +2,13 @@
 
 The shell around `telephony.media`. It is a `PlayoutWire` by shape. Never decides what the call does; every
 write has a deadline, so that a peer that stops reading ends the line instead of holding the call.
+
+    OPEN --write fails--> MUTE: nothing more is sent; the peer has a moment to say goodbye
+    OPEN | MUTE --peer is gone | closed by us--> CLOSED
 """
 
 import asyncio
+import enum
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Protocol
 
@@ -25,6 +29,7 @@ from telephony.media import (
 WRITE_LIMIT_S: Final = 5.0
 """A write that takes longer means that nobody reads at the other end."""
 CLOSE_LIMIT_S: Final = 0.5
+"""For a peer that does not answer a close, and for the goodbye of one that takes no writes."""
 _TOO_BIG: Final = 1009
 
 
@@ -45,7 +50,13 @@ class Socket(Protocol):
 
 
 class LineClosedError(Exception):
-    """The socket is gone, or said nothing that makes it a call in time."""
+    """The socket is gone, cannot be written, or said nothing that makes it a call in time."""
+
+
+class _State(enum.Enum):
+    OPEN = "open"
+    MUTE = "mute"
+    CLOSED = "closed"
 
 
 class PhoneLine:
@@ -56,18 +67,21 @@ class PhoneLine:
         self._socket = socket
         self.stream = MediaStream()
         """The protocol's state, with its counters of faults."""
-        self._is_open = True
+        self._state = _State.OPEN
+        self._read_until_s: float | None = None
+        """Set once the line is mute."""
+        self._reading: asyncio.Timeout | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether anything can still be sent."""
-        return self._is_open
+        return self._state is _State.OPEN
 
     async def start(self, timeout_s: float) -> StartEvent:
         """Wait for the stream to start.
 
         Raises:
-            LineClosedError: If the socket closed, or no `start` came within `timeout_s` seconds.
+            LineClosedError: If the socket closed, cannot be written, or no `start` came within `timeout_s` seconds.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -79,7 +93,11 @@ class PhoneLine:
         raise LineClosedError("the socket closed before start")
 
     async def events(self) -> AsyncIterator[MediaEvent | DtmfEvent | MarkEvent]:
-        """Yield what the caller's side sends, until it stops or the socket closes."""
+        """Yield what the caller's side sends, until it stops or the socket closes.
+
+        Raises:
+            LineClosedError: If a write failed and the peer did not leave.
+        """
         async for event in self._events():
             if isinstance(event, StopEvent):
                 return
@@ -100,9 +118,9 @@ class PhoneLine:
 
     async def close(self, code: int = 1000) -> None:
         """Close the socket, within half a second whatever the peer does."""
-        if not self._is_open:
+        if self._state is _State.CLOSED:
             return
-        self._is_open = False
+        self._state = _State.CLOSED
         closing = asyncio.ensure_future(self._socket.close(code))
         done, _ = await asyncio.wait({closing}, timeout=CLOSE_LIMIT_S)
         if not done:
@@ -113,13 +131,9 @@ class PhoneLine:
     async def _events(self) -> AsyncIterator[MediaStreamEvent]:
         now_s = asyncio.get_running_loop().time
         while True:
-            try:
-                message = await self._socket.receive()
-            except RuntimeError:  # Starlette's word for a receive after the disconnect
-                self._is_open = False
-                return
+            message = await self._receive()
             if message["type"] == "websocket.disconnect":
-                self._is_open = False
+                self._state = _State.CLOSED
                 if message.get("code") == _TOO_BIG:  # the server would not read it, and closed
                     self.stream.count(MediaFault.OVERSIZED)
                 return
@@ -128,15 +142,43 @@ class PhoneLine:
             if event is not None:
                 yield event
 
+    async def _receive(self) -> Mapping[str, Any]:
+        """Return the peer's next message.
+
+        Raises:
+            LineClosedError: If the line is mute and the peer's time to leave is over.
+        """
+        until_s = self._read_until_s
+        # Asked for here too: a message that has come already is returned however late it is.
+        if until_s is None or asyncio.get_running_loop().time() < until_s:
+            try:
+                async with asyncio.timeout_at(until_s) as self._reading:
+                    return await self._socket.receive()
+            except TimeoutError:
+                pass
+            except RuntimeError:  # Starlette's word for a receive after the disconnect
+                return {"type": "websocket.disconnect"}
+            finally:
+                self._reading = None
+        raise LineClosedError("a write failed")
+
     async def _send(self, message: str) -> None:
-        if not self._is_open:
+        if self._state is not _State.OPEN:
             return
         try:
             async with asyncio.timeout(WRITE_LIMIT_S):
                 await self._socket.send_text(message)
         except TimeoutError:
             logger.warning("media socket took no data for {} s", WRITE_LIMIT_S)
-            self._is_open = False
+            self._fall_mute()
         except Exception as error:  # noqa: BLE001 - the kinds differ between servers; each means the peer is gone
             logger.debug("media socket is gone: {}", error)
-            self._is_open = False
+            self._fall_mute()
+
+    def _fall_mute(self) -> None:
+        if self._state is not _State.OPEN:  # the peer left, or we closed, while it was being written
+            return
+        self._state = _State.MUTE
+        self._read_until_s = asyncio.get_running_loop().time() + CLOSE_LIMIT_S
+        if self._reading is not None:
+            self._reading.reschedule(self._read_until_s)

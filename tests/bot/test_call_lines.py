@@ -1,15 +1,19 @@
 """A call on its line: whichever of the two ends first ends the other."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Generator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from loguru import logger
 from pipecat.frames.frames import OutputAudioRawFrame
 from pipecat.utils.base_object import BaseObject
 
 from bot.call import EndReason
-from bot.call_lines import TrackLine
+from bot.call_lines import TrackLine, hold_phone_line
+from telephony.media import MediaEvent
 
 
 class CallOfATest:
@@ -21,16 +25,47 @@ class CallOfATest:
         self.reasons: list[EndReason] = []
         self.wires: list[Any] = []
         self.marks: list[str] = []
+        self.heard: list[bytes] = []
+        self.breaks_at: str | None = None
 
     def end(self, reason: EndReason) -> None:
-        self.reasons.append(reason)
+        if not self.reasons:
+            self.reasons.append(reason)
         self.ended.set()
 
+    async def hear(self, pcm: bytes) -> None:
+        self._break_at("hear")
+        self.heard.append(pcm)
+
     async def put_on(self, wire: Any) -> None:
+        self._break_at("put_on")
         self.wires.append(wire)
 
     def mark_played(self, name: str) -> None:
+        self._break_at("mark_played")
         self.marks.append(name)
+
+    def _break_at(self, place: str) -> None:
+        if self.breaks_at == place:
+            raise RuntimeError(place)
+
+
+class PhoneOfATest:
+    """A line that says one thing and then waits to be told how it ends."""
+
+    def __init__(self) -> None:
+        self.is_over = asyncio.Event()
+        self.error: Exception | None = None
+        self.closings = 0
+
+    async def events(self) -> AsyncIterator[MediaEvent]:
+        yield MediaEvent(b"\xff" * 160, 0)
+        await self.is_over.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def close(self) -> None:
+        self.closings += 1
 
 
 class TransportOfATest(BaseObject):
@@ -51,6 +86,15 @@ class TransportOfATest(BaseObject):
         await self._call_event_handler(event)
 
 
+@contextlib.contextmanager
+def logged() -> Generator[list[str]]:
+    """Collect what is logged as an error."""
+    messages: list[str] = []
+    handler = logger.add(messages.append, level="ERROR")
+    yield messages
+    logger.remove(handler)
+
+
 @pytest.fixture
 def call() -> Any:
     return CallOfATest()
@@ -59,6 +103,49 @@ def call() -> Any:
 @pytest.fixture
 def transport() -> Any:
     return TransportOfATest()
+
+
+@pytest.fixture
+def phone() -> Any:
+    return PhoneOfATest()
+
+
+async def test_a_phone_that_hangs_up_ends_the_call(call: Any, phone: Any) -> None:
+    holding = asyncio.create_task(hold_phone_line(call, phone))
+    await asyncio.sleep(1)
+    assert (call.wires, call.heard, call.reasons) == ([phone], [bytes(320)], [])
+    phone.is_over.set()
+    await holding
+    assert (call.reasons, phone.closings) == ([EndReason.CALLER_HUNG_UP], 1)
+
+
+async def test_a_call_that_ends_closes_its_phone_line(call: Any, phone: Any) -> None:
+    holding = asyncio.create_task(hold_phone_line(call, phone))
+    await asyncio.sleep(1)
+    call.end(EndReason.AGENT_ENDED)
+    await holding
+    assert (call.reasons, phone.closings) == ([EndReason.AGENT_ENDED], 1)
+
+
+@pytest.mark.parametrize("place", ["put_on", "hear", "events"])
+async def test_a_phone_line_that_fails_is_no_good_end(call: Any, phone: Any, place: str) -> None:
+    call.breaks_at, phone.error = place, RuntimeError("events")
+    phone.is_over.set()
+    with logged() as messages:
+        await asyncio.wait_for(hold_phone_line(call, phone), 1.0)
+    assert (call.reasons, phone.closings) == ([EndReason.FAILED], 1)
+    assert place in "".join(messages)
+
+
+async def test_a_track_that_fails_is_no_good_end(call: Any, transport: Any) -> None:
+    holding = asyncio.create_task(TrackLine(call, transport, transport).hold())
+    await transport.fire("on_client_connected")
+    call.breaks_at = "mark_played"
+    await call.wires[0].send_mark("end")
+    with logged() as messages:
+        await asyncio.wait_for(holding, 1.0)
+    assert call.reasons == [EndReason.FAILED]
+    assert "mark_played" in "".join(messages)
 
 
 async def test_a_client_is_heard_and_hears_from_the_moment_it_is_there(call: Any, transport: Any) -> None:

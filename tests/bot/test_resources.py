@@ -1,4 +1,5 @@
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 from bot.flow_check import load_checked_agents
 from bot.resources import Resources
 from bot.settings import Settings
-from integrations.calendar import OpeningHours
+from integrations.calendar import CalendarUnavailableError, OpeningHours, PartOfDay, Service
+from integrations.messages import CallerMessage
 
 pytestmark = pytest.mark.real_time
 
@@ -21,6 +23,12 @@ def settings(folder: Path) -> Settings:
     return Settings(_env_file=None, database_url=f"sqlite:///{folder}/books.db", **vendors)  # pyright: ignore[reportCallIssue]
 
 
+def our_threads(before: set[threading.Thread]) -> list[str]:
+    """Names of the threads since then, without those of the event loop."""
+    names = [thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()]
+    return [name for name in names if not name.startswith("asyncio_")]
+
+
 async def test_each_agent_has_its_books_and_a_close_ends_every_thread(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     resources = Resources.open(settings(tmp_path), load_checked_agents(FLOWS))
@@ -32,6 +40,12 @@ async def test_each_agent_has_its_books_and_a_close_ends_every_thread(tmp_path: 
     assert (services.audio_in_hz, services.audio_out_hz, services.language) == (8000, 8000, "en-US")
     assert services.clients is resources.clients
     assert set(services.voices) == {"elevenlabs", "cartesia"}
+    today = datetime.now(books.timezone).date()
+    asked: dict[str, Any] = {"service": Service("checkup", 30), "part_of_day": PartOfDay.ANY, "limit": 1}
+    assert await books.calendar.free_slots(first_day=today, last_day=today + timedelta(days=7), **asked)
+    await books.messages.leave(CallerMessage("k", "CA1", "Ann", "+13125550100", "Hello.", datetime.now(UTC)))
+    assert our_threads(before).count("sqlite-books_0") == 2
     await resources.close()
-    left = {thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()}
-    assert not {name for name in left if not name.startswith("asyncio_")}
+    assert our_threads(before) == []
+    with pytest.raises(CalendarUnavailableError, match="closed"):
+        await books.calendar.free_slots(first_day=today, last_day=today, **asked)

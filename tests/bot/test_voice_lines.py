@@ -1,22 +1,35 @@
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pipecat.frames.frames import (
+    Frame,
+    TTSAudioRawFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+    TTSTextFrame,
+)
+from pipecat.tests.utils import run_test
+from pipecat.utils.text.base_text_aggregator import TextType
 
 from bot import voice_lines
-from bot.agent import Agent, read_agent
+from bot.agent import ServiceChoice, read_agent
 from bot.lines import cacheable_lines
 from bot.services import ServiceContext
 from bot.settings import Settings
 from bot.vendor_clients import VendorClients
 from bot.voice_lines import LineRenderer, cached_line, line_in_memory, render, speech_key, warm
 from processors.audio_cache import AudioCache, CachedSpeech
+from processors.frames import SpeechAnchorFrame
+from sims.cartesia import CartesiaSim
 from sims.elevenlabs import ElevenLabsSim
 from sims.faults import FaultKind, FaultSpec
 from sims.profiles import PROFILES
 from sims.speech import SpeechSynthesizer
+from sims.voice_vendor import VoiceVendorSim
 
 pytestmark = pytest.mark.real_time
 RATE = 8000
@@ -25,10 +38,14 @@ RATE = 8000
 class Studio:
     """An agent whose voice is a sim, and a cache on disk."""
 
-    def __init__(self, sim: ElevenLabsSim, clients: VendorClients, folder: Path) -> None:
+    def __init__(
+        self, sim: VoiceVendorSim, clients: VendorClients, folder: Path, choice: ServiceChoice
+    ) -> None:
         self.sim = sim
         self.folder = folder
-        self.agent: Agent = read_agent(Path("flows/reception"))
+        agent = read_agent(Path("flows/reception"))
+        services = agent.config.services.model_copy(update={"tts": (choice,)})
+        self.agent = replace(agent, config=agent.config.model_copy(update={"services": services}))
         self.cache = AudioCache(folder)
         self.services = ServiceContext(
             clients=clients,
@@ -39,23 +56,38 @@ class Studio:
         )
 
 
+SIMS = {"elevenlabs": ElevenLabsSim, "cartesia": CartesiaSim}
+EVERY_VOICE = pytest.mark.parametrize(
+    "studio",
+    [
+        ServiceChoice(name=name, options={"text_aggregation": mode})
+        for name in SIMS
+        for mode in ("sentence", "token")
+    ],
+    ids=lambda choice: f"{choice.name} by {choice.options['text_aggregation']}",
+    indirect=True,
+)
+
+
 @pytest.fixture
-async def studio(tmp_path: Path) -> AsyncGenerator[Studio]:
+async def studio(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Studio]:
+    choice: ServiceChoice = getattr(request, "param", ServiceChoice(name="elevenlabs"))
     synthesizer = SpeechSynthesizer()
-    async with ElevenLabsSim(PROFILES["instant"], synthesizer=synthesizer) as sim:
+    async with SIMS[choice.name](PROFILES["instant"], synthesizer=synthesizer) as sim:
         options: dict[str, Any] = {
             "_env_file": None,
-            "elevenlabs": {"api_key": "key", "base_url": sim.base_url},
+            choice.name: {"api_key": "key", "base_url": sim.base_url},
         }
-        for vendor in ("deepgram", "anthropic", "cartesia"):
-            options[vendor] = {"api_key": "key"}
+        for vendor in ("deepgram", "anthropic", "elevenlabs", "cartesia"):
+            options.setdefault(vendor, {"api_key": "key"})
         async with VendorClients(Settings(**options)) as clients:
-            made = Studio(sim, clients, tmp_path)
+            made = Studio(sim, clients, tmp_path, choice)
             yield made
             made.cache.close()
     synthesizer.close()
 
 
+@EVERY_VOICE
 async def test_a_rendered_line_is_what_the_voice_says_with_its_words_in_place(studio: Studio) -> None:
     speech = await render(studio.agent, "Good morning, how can I help?", studio.services)
     assert speech is not None
@@ -73,6 +105,78 @@ async def test_a_voice_that_says_nothing_renders_nothing(
     monkeypatch.setattr(voice_lines, "RENDER_LIMIT_S", 1.0)
     studio.sim.faults.arm(FaultSpec(kind=FaultKind.HANG_BEFORE_FIRST_BYTE))
     assert await render(studio.agent, "Hello.", studio.services) is None
+
+
+@EVERY_VOICE
+@pytest.mark.parametrize("after_s", [0.5, 1.3])
+async def test_a_line_that_the_voice_did_not_finish_is_not_kept(studio: Studio, after_s: float) -> None:
+    text = "Good morning, how can I help?"
+    studio.sim.faults.arm(FaultSpec(kind=FaultKind.CLOSE_MID_STREAM, after_s=after_s, count=1))
+    assert await render(studio.agent, text, studio.services) is None
+    whole = await render(studio.agent, text, studio.services)
+    assert whole is not None
+    assert whole.duration_s > after_s
+
+
+@pytest.mark.parametrize(
+    ("words", "pcm", "is_ended", "is_kept"),
+    [
+        ([("One", 0.0), ("two.", 0.5)], bytes(2 * RATE), True, True),
+        ([("One", 0.0), ("two three.", None)], bytes(2 * RATE), True, False),
+        ([("One", 0.0), ("two.", None), ("Three.", None)], bytes(2 * RATE), True, False),
+        ([("One two.", None)], bytes(2 * RATE), True, False),
+        ([("One", 0.0), ("two.", None)], bytes(2 * RATE), True, True),
+        ([("Sure.", None)], bytes(2 * RATE), True, True),
+        ([("One", 0.0), ("two … —", None)], bytes(2 * RATE), True, True),
+        ([("One", 0.0), ("two three", None), ("four.", 0.6)], bytes(2 * RATE), True, True),
+        ([("One", 0.0), ("two.", 0.5)], bytes(2 * RATE), False, False),
+        ([("One", 0.0), ("two.", 0.5)], bytes(2 * RATE + 1), True, False),
+        ([("One", 0.0), ("two.", 0.5)], b"", True, False),
+    ],
+    ids=[
+        "whole",
+        "words never timed",
+        "in two sentences",
+        "no word timed",
+        "the last word by token",
+        "the only word by token",
+        "signs are not spoken",
+        "a gap in the middle",
+        "the voice never said that it is at the end",
+        "half a sample",
+        "no sound",
+    ],
+)
+async def test_only_a_whole_line_is_kept(
+    words: list[tuple[str, float | None]], pcm: bytes, is_ended: bool, is_kept: bool
+) -> None:
+    collector = voice_lines._Collector()
+    frames: list[Frame] = [TTSStartedFrame(context_id="c"), SpeechAnchorFrame("c", 1_000_000_000)]
+    frames.append(TTSAudioRawFrame(pcm, RATE, 1, context_id="c"))
+    pts = 0
+    for text, start_s in words:  # as Pipecat does: what was never timed has the time of the word before
+        frame = TTSTextFrame(text, TextType.WORD)
+        frame.pts = pts = pts if start_s is None else round((1 + start_s) * 1_000_000_000)
+        frames.append(frame)
+    if is_ended:
+        frames.append(TTSStoppedFrame(context_id="c"))
+    await run_test(collector, frames_to_send=frames)
+    assert (collector.speech(RATE) is not None) is is_kept
+
+
+async def test_a_rendering_that_nobody_waits_for_leaves_nothing_behind(studio: Studio) -> None:
+    studio.sim.faults.arm(FaultSpec(kind=FaultKind.HANG_BEFORE_FIRST_BYTE))
+    before = asyncio.all_tasks()
+    rendering = asyncio.create_task(render(studio.agent, "Hello.", studio.services))
+    async with asyncio.timeout(5.0):
+        while not studio.sim.stats["contexts"]:  # noqa: ASYNC110 - in another's hands
+            await asyncio.sleep(0.02)
+        rendering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await rendering
+    async with asyncio.timeout(1.0):  # left alone it would end after 3 s of silence
+        while asyncio.all_tasks() - before:  # noqa: ASYNC110 - the sim notices a moment later
+            await asyncio.sleep(0.02)
 
 
 async def test_warming_renders_what_is_missing_and_only_that(studio: Studio) -> None:

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.confidence import Trust
@@ -207,15 +207,29 @@ EVENTS = {
 }
 
 
-@given(st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.floats(0.0, 3.0)), max_size=40))
+Events = list[tuple[str, float]]
+"""Each with the time before it."""
+UNHEARD_TURN: Events = [("sound", 1.0), ("quiet", 0.6), ("agent quiet", 3.0)]
+UNDERSTOOD_TURN: Events = [("sound", 1.0), ("clear", 0.5), ("quiet", 0.1), ("turn ended", 0.5)]
+one_event = st.tuples(st.sampled_from(sorted(EVENTS)), st.floats(0.0, 3.0))
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        one_event.map(lambda event: [event]) | st.sampled_from([UNHEARD_TURN, UNDERSTOOD_TURN]), max_size=30
+    ).map(lambda parts: [event for part in parts for event in part])
+)
 def test_no_sequence_of_events_leaves_the_caller_waiting_or_asks_twice(
-    events: list[tuple[str, float]],
+    events: Events,
 ) -> None:
     one = policy()
     now_s = 0.0
     is_speaking = False
     is_unheard = False
     said: list[str] = []
+    is_understood = False
+    asks = 0
     for event, wait_s in events:
         due_s = one.due_s()
         if due_s is not None and due_s <= now_s + wait_s:
@@ -228,11 +242,17 @@ def test_no_sequence_of_events_leaves_the_caller_waiting_or_asks_twice(
                 assert outcome.line in repair_lines("en")
                 assert said[-1:] != [outcome.line], "never the same twice in a row"
                 said.append(outcome.line)
+                asks += 1
             is_unheard = False
             is_sounding = False
         else:
             now_s += wait_s
         EVENTS[event](one, now_s)
+        is_understood |= event == "clear"
+        if event == "turn ended" and is_understood:
+            is_understood = False
+            asks = 0
+        assert one.failed_turns == asks, "each ask is one failed turn, until one is understood"
         if event in ("agent", "agent quiet", "interrupted"):
             is_speaking = event == "agent"
         is_unheard = (is_unheard or event == "unclear") and event not in ("clear", "turn ended")
@@ -240,4 +260,3 @@ def test_no_sequence_of_events_leaves_the_caller_waiting_or_asks_twice(
         due_s = one.due_s()
         if is_unheard and not is_sounding and due_s is not None:
             assert due_s <= now_s + RepairParams().text_limit_s + 1e-6
-    assert one.failed_turns >= 0

@@ -24,6 +24,12 @@ START: dict[str, Any] = {
     },
 }
 CONNECTED: dict[str, Any] = {"event": "connected", "protocol": "Call", "version": "1.0.0"}
+STOP: dict[str, Any] = {
+    "event": "stop",
+    "sequenceNumber": "5",
+    "streamSid": SID,
+    "stop": {"accountSid": "AC1", "callSid": "CA1"},
+}
 
 
 class FakeSocket:
@@ -35,6 +41,7 @@ class FakeSocket:
         self.closed_with: int | None = None
         self.reads = asyncio.Event()
         self.reads.set()
+        self.fails = False
         self.close_hangs = False
         for message in messages:
             self.say(message)
@@ -54,6 +61,8 @@ class FakeSocket:
 
     async def send_text(self, data: str) -> None:
         await self.reads.wait()
+        if self.fails:
+            raise ConnectionResetError
         self.sent.append(json.loads(data))
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
@@ -67,6 +76,10 @@ async def started(*messages: Mapping[str, Any] | str | bytes) -> tuple[PhoneLine
     line = PhoneLine(socket)
     await line.start(1.0)
     return line, socket
+
+
+async def all_events(line: PhoneLine) -> list[MediaEvent | DtmfEvent | MarkEvent]:
+    return [event async for event in line.events()]
 
 
 async def test_the_start_says_whose_call_it_is() -> None:
@@ -113,19 +126,15 @@ async def test_events_end_with_stop_and_with_the_socket() -> None:
         "dtmf": {"track": "inbound_track", "digit": "5"},
     }
     mark = {"event": "mark", "sequenceNumber": "4", "streamSid": SID, "mark": {"name": "m"}}
-    stop = {
-        "event": "stop",
-        "sequenceNumber": "5",
-        "streamSid": SID,
-        "stop": {"accountSid": "AC1", "callSid": "CA1"},
-    }
-    line, _ = await started(media, "not json", b"\x00", key, mark, stop, media)
-    events = [event async for event in line.events()]
+    line, _ = await started(media, "not json", b"\x00", key, mark, STOP, media)
+    events = await all_events(line)
     assert [type(event) for event in events] == [MediaEvent, DtmfEvent, MarkEvent]
     line, socket = await started(media)
     socket.vanish()
-    assert len([event async for event in line.events()]) == 1
+    assert len(await all_events(line)) == 1
     assert not line.is_open
+    await line.close()
+    assert socket.closed_with is None, "there is nobody to say goodbye to"
 
 
 async def test_what_is_sent_is_twilio_s_protocol() -> None:
@@ -138,14 +147,58 @@ async def test_what_is_sent_is_twilio_s_protocol() -> None:
     assert ulaw.encode(bytes(320)) == bytes([0xFF]) * 160
 
 
-async def test_a_peer_that_does_not_read_ends_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_does_not_read_ends_the_line_and_is_closed_by_us(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(phone_line, "WRITE_LIMIT_S", 1.0)
     line, socket = await started()
+    reading = asyncio.create_task(all_events(line))
+    await asyncio.sleep(0)
     socket.reads.clear()
     await line.send_audio(bytes(320))
     assert not line.is_open
+    socket.reads.set()  # too late: it has lost audio that nobody will say again
     await line.send_mark("late")
-    assert socket.sent == []
+    with pytest.raises(LineClosedError, match="write failed"):
+        await asyncio.wait_for(reading, phone_line.CLOSE_LIMIT_S + 0.01)
+    await line.close()
+    assert (socket.sent, socket.closed_with) == ([], 1000)
+
+
+async def test_a_caller_who_talks_on_does_not_keep_a_line_that_cannot_be_written() -> None:
+    line, socket = await started()
+    socket.fails = True
+
+    async def talk() -> None:
+        while True:
+            socket.say({"event": "nonsense"})
+            await asyncio.sleep(0.02)
+
+    talking = asyncio.create_task(talk())
+    reading = asyncio.create_task(all_events(line))
+    await asyncio.sleep(0.1)
+    await line.send_audio(bytes(320))
+    with pytest.raises(LineClosedError, match="write failed"):
+        await asyncio.wait_for(reading, 1.0)
+    talking.cancel()
+    for _ in range(100):  # nor does what has piled up
+        socket.say({"event": "nonsense"})
+    with pytest.raises(LineClosedError, match="write failed"):
+        await all_events(line)
+    assert socket.incoming.qsize() >= 100
+
+
+@pytest.mark.parametrize("goodbye", ["stop", "disconnect"])
+async def test_who_hangs_up_while_we_write_has_hung_up(goodbye: str) -> None:
+    line, socket = await started()
+    reading = asyncio.create_task(all_events(line))
+    socket.fails = True
+    await line.send_audio(bytes(320))
+    if goodbye == "stop":
+        socket.say(STOP)
+    else:
+        socket.vanish()
+    assert await reading == []
 
 
 async def test_closing_takes_no_longer_than_it_may_and_happens_once() -> None:
