@@ -167,8 +167,8 @@ def build_graph(parts: GraphParts) -> CallGraph:
             barge_in,  # what was no more than a backchannel or an echo ends here
             silence,
             TranscriptTap(line_sounds),
+            KeypadProcessor(may_interrupt=lambda: playout.is_interruptible),  # keys become words
             TranscriptTap(parts.turns),
-            KeypadProcessor(),  # keys become words
             _repair(parts, language),
             aggregators.user_half,
             llm,

@@ -170,10 +170,10 @@ class BargeInTable:
     # Events with a frame: the last action says what becomes of it
 
     def started(self, now_s: float) -> list[Action]:
-        """The sound is speech. A sound whose beginning was not told begins now."""
+        """The sound is speech. A sound whose beginning was not told begins now; a sign may come after its end."""
         if not self._is_busy or self._is_interruption:
             return [Action.PASS]
-        if self.state is Suspicion.SUSPECT:
+        if self.state is not Suspicion.CLEAR:
             return [Action.HOLD]
         return [*self._sound_began(now_s), Action.HOLD]
 

@@ -553,7 +553,7 @@ class PlayoutProcessor(FrameProcessor):
         """Throw away what was not heard; return what was, what must not be lost, and whether anything was cut."""
         dropped = self._ledger.drop(self._now_s())
         due, self._released_due = self._released_due, []
-        was_cut = dropped.unheard_samples > 0
+        was_cut = dropped.unheard_samples > 0 and not dropped.protected_samples  # what plays on is not cut
         self._context_id = None
         self._stop_unpause()
         if self._sink and not dropped.protected_samples:

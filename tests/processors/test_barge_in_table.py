@@ -176,6 +176,17 @@ def test_how_long_it_was_tells_an_echo_from_an_answer_in_the_same_words(
     assert words(table, ECHO, 1.3 + sound_s) == ([HOLD] if is_echo else [INTERRUPT, PASS])
 
 
+def test_a_sign_of_speech_that_comes_after_its_end_is_no_new_sound() -> None:
+    """Flux tells the beginning of a short word when the voice model has told its end."""
+    table = busy_table()
+    table.onset(1.0)
+    table.started(1.2)
+    table.stopped(1.6, 0.2)
+    assert table.started(1.62) == [HOLD]
+    assert words(table, BACKCHANNEL, 1.63) == [HOLD]
+    assert table.flushed(1.65) == [RESUME, DROP]
+
+
 def test_a_second_sound_while_it_is_judged_is_a_new_suspicion_in_the_same_pause() -> None:
     table = busy_table()
     table.onset(1.0)

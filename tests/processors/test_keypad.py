@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 from pipecat.audio.dtmf.types import KeypadEntry
-from pipecat.frames.frames import Frame, InputDTMFFrame, TranscriptionFrame
+from pipecat.frames.frames import Frame, InputDTMFFrame, InterruptionFrame, TranscriptionFrame
 from pipecat.tests.utils import SleepFrame, run_test
 
 from processors.keypad import KeypadProcessor
@@ -43,3 +43,12 @@ async def test_a_key_during_the_interruption_that_the_first_one_makes_is_kept(
 
     monkeypatch.setattr(KeypadProcessor, "broadcast_interruption", slow)
     assert await entries([1.0, "85", 2.5]) == ["DTMF: 85"]
+
+
+@pytest.mark.parametrize("may", [True, False])
+async def test_keys_interrupt_only_what_may_be_interrupted(may: bool) -> None:
+    keypad = KeypadProcessor(timeout=2.0, may_interrupt=lambda: may)
+    frames = [InputDTMFFrame(KeypadEntry("5")), SleepFrame(2.5)]
+    down, _ = await run_test(keypad, frames_to_send=frames)
+    assert any(isinstance(frame, InterruptionFrame) for frame in down) is may
+    assert [frame.text for frame in down if isinstance(frame, TranscriptionFrame)] == ["DTMF: 5"]
