@@ -1,8 +1,8 @@
 """Pipecat's convention: `await bot(runner_args)` takes one call, whoever accepted its connection.
 
-The same calls as the launcher's, under Pipecat's development runner, Pipecat Cloud or `pipecat eval`; see
-`docs/evals.md`. What a runner does is left to it: who may connect, how many, TwiML, draining. Never imports
-`pipecat.runner.run`, which changes the environment as it is imported.
+The same calls as the launcher's, under Pipecat's development runner or for its evals; Pipecat Cloud, which calls it
+the same way, is untried. See `docs/evals.md`. What a runner does is left to it: who may connect, how many, TwiML,
+draining. Never imports `pipecat.runner.run`, which changes the environment as it is imported.
 """
 
 import asyncio

@@ -99,8 +99,6 @@ class CallTimeline:
     turns: tuple[TurnRecord, ...]
     counts: LedgerCounts = field(default_factory=LedgerCounts)
     caller_end: CallerEnd | None = None
-    costs_usd: dict[str, float] = field(default_factory=dict[str, float])
-    """By what it was spent on."""
 
 
 _CALLER_END = TypeAdapter(CallerEnd)
@@ -242,9 +240,6 @@ def _notes(call: CallTimeline) -> Text:
         _counted(counts.interruptions, "interruption"),
         _counted(counts.tools, "tool run"),
     ]
-    if call.costs_usd:
-        shares = ", ".join(f"{name} {usd:.4f}" for name, usd in call.costs_usd.items())
-        notes.append(f"cost ${sum(call.costs_usd.values()):.4f} ({shares})")
     text = Text(" · ".join(notes))
     if call.caller_end is not None:
         text.append("\n").append_text(_ear_notes(call.caller_end))

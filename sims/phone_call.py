@@ -7,7 +7,7 @@ scenario's `max_s` bounds the whole call.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -15,14 +15,14 @@ from typing import Any, cast
 
 from loguru import logger
 
-from sims.agent_words import AgentEar
+from sims.agent_words import AgentEar, PlayedRun
 from sims.call_verbs import CallVerbs
 from sims.caller import Network, PhoneLine
 from sims.caller_voice import CallerVoice
 from sims.carrier import ENDED, CallPlan, CallStatus, Carrier, Recording, new_sid
 from sims.mulaw import RATE_HZ
 from sims.person import Person, Senses
-from sims.report import CallRecord, CallReport, measure
+from sims.report import CallRecord, CallReport, Measures, Over, SoundKind, measure
 from sims.scenario import EndedBy
 from sims.twiml import (
     Connect,
@@ -391,8 +391,8 @@ class PhoneCall:
         warnings: Counter[str] = Counter(self._verbs.socket_failures if self._verbs else ())
         for media in streams:
             warnings += media.stats.warnings
-        answered = sum(turn.answer_s is not None for turn in measures.turns)
-        reasons = self._judge(answered, measures.agent_text, warnings)
+        stops = _count_stops(measures.overs, record.runs)
+        reasons = self._judge(measures, stops, warnings)
         started_at = record.stream_started_at
         return CallReport(
             call_sid=self.sid,
@@ -414,7 +414,7 @@ class PhoneCall:
             sim_lateness_s=round(line.max_lateness_s, 4) if line else 0.0,
         )
 
-    def _judge(self, answered: int, agent_text: str, warnings: Mapping[str, int]) -> list[str]:
+    def _judge(self, measures: Measures, stops: int, warnings: Mapping[str, int]) -> list[str]:
         """Return why the call went wrong; empty when it went well."""
         scenario = self.plan.scenario
         reasons = [*self._problems, *self._person.failures]
@@ -424,13 +424,31 @@ class PhoneCall:
             reasons.append(f"the call ended at step {step}")
         if scenario.ended_by is not EndedBy.EITHER and self._ended_by != scenario.ended_by.value:
             reasons.append(f"ended by {self._ended_by}, expected {scenario.ended_by.value}")
+        answered = sum(turn.answer_s is not None for turn in measures.turns)
         if answered < scenario.min_turns:
             reasons.append(f"{answered} turns were answered, expected {scenario.min_turns}")
+        if stops < scenario.min_interruptions:
+            reasons.append(
+                f"the agent stopped for {stops} interruptions, expected {scenario.min_interruptions}"
+            )
         reasons.extend(
-            f"the agent never said {pattern!r}" for pattern in scenario.missing_sayings(agent_text)
+            f"the agent never said {pattern!r}" for pattern in scenario.missing_sayings(measures.agent_text)
         )
         reasons.extend(f"Twilio {code}, {count} times" for code, count in warnings.items())
         return reasons
+
+
+def _count_stops(overs: Iterable[Over], runs: Sequence[PlayedRun]) -> int:
+    """Return for how many interruptions the agent broke off what it was saying.
+
+    One that said its sentence and had no more to say did not stop for anybody; where words are not known, silence
+    is all there is to go by.
+    """
+    stops = [over for over in overs if over.kind == SoundKind.INTERRUPTION.value and over.stopped]
+    spoken_over = [
+        next((run for run in reversed(runs) if run.start < over.end_s * RATE_HZ), None) for over in stops
+    ]
+    return sum(run is None or not run.is_whole for run in spoken_over)
 
 
 _PLACES = ("City", "State", "Zip", "Country")

@@ -340,6 +340,8 @@ class Scenario(_Part):
     max_s: PositiveFloat = 120.0
     min_turns: int = 0
     """Caller turns that were answered."""
+    min_interruptions: int = 0
+    """Interruptions that the agent stopped for; one that it talked through, or went on after, does not count."""
     agent_says: tuple[Regex, ...] = ()
     """Each must be found in what the agent said in the whole call; not judged when its words cannot be known."""
 

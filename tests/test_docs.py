@@ -93,7 +93,8 @@ def test_fields_of_an_agent_named_exist() -> None:
     known = set(AgentConfig.model_fields)
     for field in AgentConfig.model_fields.values():
         known |= set(getattr(field.annotation, "model_fields", {}))
-    named = {"numbers", "name", "greeting", "timezone", "hours", "handoff", "stall_after_s", "max_cost_usd"}
+    named = {"numbers", "name", "greeting", "timezone", "hours"}
+    named |= {"handoff", "stall_after_s", "stall_lines", "max_cost_usd"}
     named |= set(
         re.findall(
             r"\| `(?:\w+\.)?(\w+)[`:]", README.partition("In `agent.yaml`:")[2].partition("and in `flow")[0]

@@ -1,8 +1,14 @@
 """`bot(runner_args)` takes what a runner hands over: a phone's socket, a browser's peer, nothing else."""
 
 import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
 import threading
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
 from pipecat.evals.serializer import EvalConnectionFlags, eval_connect_message
+from pipecat.evals.session import EvalSession
 from pipecat.runner.types import (
     DailyRunnerArguments,
     RunnerArguments,
@@ -23,12 +30,13 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 import bot.bot as module
 from bot.bot import bot, close_process
 from bot.errors import ConfigurationError, SettingsError
+from bot.evals import eval_cases
 from bot.settings import setting_names
 from sims.profiles import PROFILES
 from sims.scenario import Scenario
 from sims.world import SimWorld
 from tests.bot.agent_files import AGENT, write_agent
-from tests.fakes.launcher import ROOT
+from tests.fakes.launcher import ROOT, eventually
 from tests.fakes.media_socket import FORMAT, STREAM
 from tests.fakes.runner import open_runner
 
@@ -197,12 +205,64 @@ async def test_calls_that_come_at_once_share_one_set_of_models(world: SimWorld) 
     assert await module._process.taker() is not first
 
 
+async def test_pipecats_development_runner_finds_it_and_takes_a_phone_and_a_harness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a developer starts it: another process, no key, so the vendors are sims that it starts itself."""
+    monkeypatch.setenv("EVALS", "on")
+    [hours] = [case for case in eval_cases(ROOT / "flows") if case.name.startswith("hours/")]
+    async with _development_runner() as port, aiohttp.ClientSession() as http:
+        async with http.ws_connect(f"ws://127.0.0.1:{port}/ws") as line:
+            await line.send_json({"event": "connected", "protocol": "Call", "version": "1.0.0"})
+            await line.send_json(_start())
+            while (await line.receive_json(timeout=10))["event"] != "media":
+                pass
+        await eventually((tmp_path / "recordings" / CALL_SID / "timeline.json").exists)
+        question = replace(hours.scenario, turns=hours.scenario.turns[:1])
+        result = await EvalSession.from_scenario(question, f"ws://127.0.0.1:{port}/ws").run()
+    assert result.passed, "\n".join(result.debug_log)
+
+
 def test_what_sims_print_becomes_fields_of_the_settings() -> None:
     printed = {"SIMS": "auto", "DEEPGRAM_BASE_URL": "ws://127.0.0.1:1", "DEEPGRAM_API_KEY": "sim"}
     assert module._overrides(printed) == {
         "sims": "auto",
         "deepgram": {"base_url": "ws://127.0.0.1:1", "api_key": "sim"},
     }
+
+
+@contextlib.asynccontextmanager
+async def _development_runner() -> AsyncGenerator[int]:
+    """Run `python -m pipecat.runner.run` in this test's folder until the block ends; yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON_DOTENV_DISABLED": "1"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pipecat.runner.run", "--host", "127.0.0.1", "--port", str(port)),
+        env=environment,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(20), aiohttp.ClientSession() as http:
+            while not await _is_serving(http, port):
+                assert process.returncode is None, "the runner did not start"
+                await asyncio.sleep(0.05)
+        yield port
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 5) in (0, -signal.SIGTERM)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _is_serving(http: aiohttp.ClientSession, port: int) -> bool:
+    try:
+        async with http.get(f"http://127.0.0.1:{port}/status") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:  # nothing listens yet
+        return False
 
 
 def _socket_arguments(body: Any = None) -> RunnerArguments:

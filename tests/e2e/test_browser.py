@@ -1,5 +1,9 @@
-"""A person in a browser, for real: Chromium with a microphone, the launcher, the sims, the page."""
+"""A person in a browser, for real: Chromium with a microphone, the launcher, the sims, the page.
 
+With `BROWSER_SHOTS` set to a folder, the tests leave pictures of the page there, to look at.
+"""
+
+import asyncio
 import os
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -23,12 +27,24 @@ pytestmark = [
 GREETING = "Northside Dental, how can I help?"
 QUESTION = "What are your opening hours?"
 PATIENCE_MS = 20_000
-DURATION = """audio => new Promise((tell) => {
-  if (audio.readyState > 0) tell(audio.duration);
-  else audio.addEventListener("loadedmetadata", () => tell(audio.duration));
+DURATION = """audio => new Promise((tell, refuse) => {
+  const fail = () => refuse(new Error(audio.error?.message ?? "no metadata"));
+  if (audio.error !== null) fail();
+  else if (audio.readyState > 0) tell(audio.duration);
+  audio.addEventListener("loadedmetadata", () => tell(audio.duration));
+  audio.addEventListener("error", fail);
+  setTimeout(fail, 10_000);
 })"""
+"""How long an audio element's sound is, in seconds; an error when it cannot be had."""
+NOTE_LEVELS = """meter => {
+  window.levels = [Number(meter.getAttribute("aria-valuenow"))];
+  new MutationObserver(() => window.levels.push(Number(meter.getAttribute("aria-valuenow"))))
+    .observe(meter, { attributeFilter: ["aria-valuenow"] });
+}"""
+"""From now on, `window.levels` has whatever a meter shows, 0 to 100."""
+SPEECH_LEVEL, FALL = 50, 20
+"""A voice on a meter, and how far it falls at least when nobody speaks."""
 SHOTS = os.environ.get("BROWSER_SHOTS")
-"""A folder for screenshots, if anybody wants to look."""
 
 
 def says(*parts: str | float) -> bytes:
@@ -80,6 +96,27 @@ async def lines(page: Page) -> Sequence[str]:
     return await page.get_by_test_id("transcript").locator("li").all_inner_texts()
 
 
+def rises(levels: Sequence[float]) -> int:
+    """Return how often a meter rose to a voice: at first from nothing, then each time after it had fallen."""
+    count, peak, floor = 0, 0.0, 0.0
+    is_up = False
+    for level in levels:
+        peak, floor = max(peak, level), min(floor, level)
+        if is_up and level <= peak - FALL:
+            is_up, floor = False, level
+        elif not is_up and level >= max(SPEECH_LEVEL, floor + FALL):
+            is_up, peak, count = True, level, count + 1
+    return count
+
+
+async def times_heard(page: Page, *, at_least: int) -> int:
+    """Return how often the agent's meter has risen, when it has done so `at_least` times."""
+    async with asyncio.timeout(PATIENCE_MS / 1000):
+        while (times := rises(await page.evaluate("window.levels"))) < at_least:  # noqa: ASYNC110 - the page's
+            await asyncio.sleep(0.1)
+    return times
+
+
 async def photograph(page: Page, name: str) -> None:
     if SHOTS:
         await page.screenshot(path=Path(SHOTS) / f"real-{name}.png", full_page=True)
@@ -87,9 +124,12 @@ async def photograph(page: Page, name: str) -> None:
 
 async def test_the_agent_greets_and_answers_a_question(page: Page, launcher: Launcher) -> None:
     await page.goto(f"{launcher.url}/client")
+    await page.get_by_test_id("meter-agent").evaluate(NOTE_LEVELS)
     await page.get_by_test_id("talk").click()
     transcript = page.get_by_test_id("transcript")
     await expect(transcript).to_contain_text(GREETING, timeout=PATIENCE_MS)
+    assert await times_heard(page, at_least=1) == 1
+    assert [line.split()[0] for line in await lines(page)].count("Agent") == 1, "it was the greeting"
     await expect(transcript).to_contain_text(re.compile("what are your", re.IGNORECASE), timeout=PATIENCE_MS)
     await expect(transcript).to_contain_text(
         re.compile(r"open Monday to Friday .* closed\.", re.DOTALL), timeout=PATIENCE_MS
@@ -98,6 +138,7 @@ async def test_the_agent_greets_and_answers_a_question(page: Page, launcher: Lau
     said = await lines(page)
     assert [line.split()[0] for line in said] == ["Agent", "You", "Agent"]
     await photograph(page, "talk")
+    assert await times_heard(page, at_least=2) >= 2
 
     await page.get_by_test_id("hangup").click()
     [call] = [call for call in launcher.board.calls() if call.setup.channel == "browser"]
@@ -107,9 +148,9 @@ async def test_the_agent_greets_and_answers_a_question(page: Page, launcher: Lau
     await page.get_by_test_id("call-row").first.click()
     await expect(page.get_by_test_id("stage-title")).to_have_text("Browser call")
     await expect(page.get_by_test_id("recording")).to_be_visible(timeout=PATIENCE_MS)
-    assert await page.get_by_test_id("player").evaluate(
-        "audio => audio.duration > 5 || audio.readyState === 0"
-    )
+    recorded_s = await page.get_by_test_id("player").evaluate(DURATION)
+    assert recorded_s > 5
+    assert recorded_s == pytest.approx(call.duration_s, abs=1.0)
 
 
 async def test_a_test_call_is_watched_from_ring_to_recording(page: Page, launcher: Launcher) -> None:

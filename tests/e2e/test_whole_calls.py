@@ -28,7 +28,9 @@ from tests.fakes.launcher import Launcher, open_launcher
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(110), pytest.mark.asyncio(loop_scope="module")]
 
 SCENARIOS = Path(__file__).parent / "scenarios"
-NAMES = ("questions", "silence", "keypad", "quick_message", "quick_booking")
+SHIPPED = ("silent", "booking")
+"""Played as `make call` plays them; the other calls are `SCENARIOS`."""
+NAMES = ("questions", "silent", "keypad", "quick_message", "quick_booking", "booking")
 GREETING = "Northside Dental, how can I help?"
 
 
@@ -90,10 +92,10 @@ async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ev
 
             shipped = launcher.world.twilio.scenarios
             chosen = [
-                shipped["hours"],
-                shipped["silent"],
+                *(shipped[name] for name in SHIPPED),
                 *map(load_scenario, sorted(SCENARIOS.glob("*.yaml"))),
             ]
+            assert {scenario.name for scenario in chosen} == set(NAMES), "a call that nobody judges"
             calls = {scenario.name: asyncio.create_task(one(scenario)) for scenario in chosen}
             yield Evening(launcher, calls)
             for task in calls.values():
@@ -111,20 +113,52 @@ async def test_a_call_goes_well_for_its_caller(evening: Evening, name: str) -> N
 
 async def test_a_booking_is_in_the_book_as_it_was_said(evening: Evening) -> None:
     call = await evening.calls["quick_booking"]
+    start = _booked_start(evening, call)
+    assert start.strftime("%A") == "Wednesday"
+    assert (start.hour, start.minute) == (8, 0)
+    assert re.search(
+        rf"booked for Wednesday, {start:%B} {start.day}\w\w at eight AM",
+        call.measures.agent_text,
+    )
+    assert call.call.end_reason is EndReason.AGENT_ENDED
+
+
+async def test_a_caller_who_changes_her_mind_gets_the_day_she_changed_it_to(evening: Evening) -> None:
+    call = await evening.calls["booking"]
+    assert sum(turn.answer_s is not None for turn in call.measures.turns) >= 6
+    [change] = [over for over in call.measures.overs if over.kind == "interruption"]
+    assert (change.over_agent, change.stopped) == (True, True)
+    wanted = re.search(r"make it (\w+day)", change.text)
+    assert wanted
+    start = _booked_start(evening, call)
+    assert start.strftime("%A") == wanted[1]
+    assert re.search(rf"booked for {wanted[1]}, {start:%B} {start.day}", call.measures.agent_text)
+
+
+async def test_what_the_caller_heard_and_said_is_in_the_recording_of_their_phone(evening: Evening) -> None:
+    call = await evening.calls["booking"]
+    assert call.report.wav is not None
+    caller, agent = await asyncio.to_thread(_sides, Path(call.report.wav))
+    assert len(caller) / 8000 == pytest.approx(call.measures.duration_s, abs=0.1)
+    for turn in call.measures.turns:
+        assert _is_loud(caller, turn.start_s, turn.end_s, slack_s=0.0), turn
+    for word, start_s, end_s in call.measures.agent_words:
+        assert _is_loud(agent, start_s, end_s, slack_s=0.0), (word, start_s)
+
+
+def _booked_start(evening: Evening, call: WholeCall) -> datetime:
+    """Return when the one row begins that a call has put into the book, in the business's zone."""
     with sqlite3.connect(evening.launcher.settings.database_path) as book:
-        rows = book.execute("SELECT start_utc, zone, service, name, phone FROM bookings").fetchall()
+        rows = book.execute(
+            "SELECT start_utc, zone, service, name, phone FROM bookings WHERE key LIKE ?",
+            (f"{call.report.call_sid}:%",),
+        ).fetchall()
     book.close()
     assert len(rows) == 1
     start_utc, zone, service, name, phone = rows[0]
     assert (zone, service, phone[-10:]) == ("America/Chicago", "cleaning", "8505550142")
     assert "Whitfield" in name
-    start = _parse_utc(start_utc).astimezone(ZoneInfo(zone))
-    assert start.strftime("%A") == "Wednesday"
-    assert (start.hour, start.minute) == (8, 0)
-    assert re.search(
-        rf"booked for Wednesday, {start:%B} {start.day}\w\w at eight AM", call.measures.agent_text
-    )
-    assert call.call.end_reason is EndReason.AGENT_ENDED
+    return _parse_utc(start_utc).astimezone(ZoneInfo(zone))
 
 
 def _parse_utc(text: str) -> datetime:
@@ -167,7 +201,7 @@ async def test_questions_are_answered_from_the_facts(evening: Evening) -> None:
 
 
 async def test_a_silent_caller_is_asked_twice_and_let_go(evening: Evening) -> None:
-    call = await evening.calls["silence"]
+    call = await evening.calls["silent"]
     assert call.call.end_reason is EndReason.NO_SPEECH
     assert "Are you still there" in call.measures.agent_text
     assert "I can't hear you" in call.measures.agent_text
@@ -202,9 +236,9 @@ def _sides(path: Path) -> tuple[Any, Any]:
     return samples[:, 0], samples[:, 1]
 
 
-def _is_loud(side: Any, start_s: float, end_s: float) -> bool:
+def _is_loud(side: Any, start_s: float, end_s: float, *, slack_s: float = 0.5) -> bool:
     """Whether somebody speaks on this side; the two ends' clocks may differ by half a second."""
-    heard = side[int(max(0, start_s - 0.5) * 8000) : int((end_s + 0.5) * 8000)].astype(np.float64)
+    heard = side[int(max(0, start_s - slack_s) * 8000) : int((end_s + slack_s) * 8000)].astype(np.float64)
     return bool(np.sqrt(np.mean(heard**2)) > 300)
 
 

@@ -5,11 +5,14 @@ import asyncio
 import aiohttp
 import pytest
 
+from sims.agent_words import Phrase
 from sims.caller import Network
 from sims.carrier import CallPlan
+from sims.mulaw import RATE_HZ
 from sims.profiles import PROFILES
 from sims.report import CallReport
 from sims.scenario import Scenario
+from sims.speech import Word
 from sims.twiml import Document
 from tests.sims.answering import (
     CALLER_LEAVES,
@@ -151,7 +154,49 @@ async def test_an_agent_may_end_a_call_with_music_on_the_line() -> None:
     assert over.end_s == allowed.measures.duration_s  # it was to go on
 
 
-async def _play(agent: Agent, script: Scenario) -> CallReport:
-    async with make_sim() as sim, Answering(agent) as line:
+async def test_an_interruption_counts_when_the_agent_stopped_for_it() -> None:
+    async def stops(media: Media) -> None:
+        await media.play(LONG.ulaw)
+        await media.hear(1.4)
+        await media.clear()
+        await media.hear(1.5)
+
+    async def talks_on(media: Media) -> None:
+        await media.play(LONG.ulaw)
+        await media.hear(4.5)
+
+    async def goes_on(media: Media) -> None:
+        await media.play(LONG.ulaw)
+        await media.hear(1.4)
+        await media.clear()
+        await media.hear(0.4)
+        await media.play(LONG.ulaw[int(1.4 * RATE_HZ) :])
+        await media.hear(3.0)
+
+    async def has_said_it(media: Media) -> None:
+        await media.play(SHORT.ulaw)
+        await media.hear(3.0)
+
+    interrupts = {"interrupt": {"after_ms": 1000, "say": "one two three four five six seven eight nine ten"}}
+    script = scenario(interrupts, ended_by="agent", min_interruptions=1)
+    agents = (stops, talks_on, goes_on, has_said_it)
+    stopped, *others = await asyncio.gather(*(_play(agent, script, LONG, SHORT) for agent in agents))
+    assert stopped.outcome == "ok", stopped.reasons
+    assert [report.reasons for report in others] == [
+        ("the agent stopped for 0 interruptions, expected 1",) for _ in others
+    ]
+
+
+def _spoken(seconds: float, seed: int) -> Phrase:
+    text = " ".join(f"word{n}" for n in range(int(seconds / 0.2)))
+    words = tuple(Word(word, 0.2 * n, 0.2 * (n + 1)) for n, word in enumerate(text.split()))
+    return Phrase(text, agent_sound(seconds, seed), words)
+
+
+LONG, SHORT = _spoken(4.0, 9), _spoken(1.6, 10)
+
+
+async def _play(agent: Agent, script: Scenario, *known: Phrase) -> CallReport:
+    async with make_sim(new_phrases=lambda: known) as sim, Answering(agent) as line:
         line.documents["/voice"] = line.stream()
         return await sim.place_call(script, voice_url=f"{line.base_url}/voice")

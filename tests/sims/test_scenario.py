@@ -25,7 +25,7 @@ def test_the_shipped_scenarios_are_sound() -> None:
     scenarios = load_scenarios()
     assert set(scenarios) == {"booking", "message", "hours", "hangup_early", "silent", "dtmf"}
     booking = scenarios["booking"]
-    assert booking.min_turns >= 6
+    assert (booking.min_turns, booking.min_interruptions, booking.max_s) == (6, 1, 120)
     assert any("Wednesday" in text_of(line) for line in booking.lines())
 
 
