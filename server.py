@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
@@ -18,14 +17,14 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from bot.browser_peers import BadOfferError, BrowserPeers, Candidate, UnknownPeerError, close_peer
-from bot.flow_check import load_checked_agents
+from bot.flow_check import CheckedAgent, load_checked_agents
 from bot.logs import log_at
 from bot.loop_lag import watch_loop_lag
 from bot.metrics import Metrics
 from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
 from bot.serve import draining
 from bot.settings import Settings, load_settings
-from bot.sim_calls import SimCallError, list_scenarios, place_sim_call
+from bot.sim_calls import SimCallError, is_sim, list_scenarios, place_sim_call
 from bot.switchboard import (
     AFTER_STREAM_PATH,
     MEDIA_PATH,
@@ -124,7 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 metrics=metrics,
             )
             app.state.board = board
-            app.state.is_warm = False
+            app.state.is_ready = app.state.is_warm = False
             background = [
                 asyncio.create_task(watch_loop_lag(metrics.loop_lag), name="loop_lag"),
                 asyncio.create_task(_warm_all(app, resources), name="warm"),
@@ -239,8 +238,7 @@ def _refusal(error: Exception, status: int) -> Response:
 
 
 def _add_page_routes(app: FastAPI, settings: Settings, *, voice_url: str) -> None:
-    uses_sims = urlsplit(settings.twilio.base_url).hostname in ("127.0.0.1", "localhost", "::1")
-
+    uses_sims = is_sim(settings.twilio.base_url)
     known_scenarios: list[str] = []
 
     async def scenarios() -> list[str]:
@@ -310,9 +308,15 @@ def _add_operator_routes(app: FastAPI, metrics: Metrics) -> None:
         board: Switchboard = request.app.state.board
         if board.is_draining:
             return JSONResponse({"status": "draining", "calls": board.live_calls}, 503)
-        if not request.app.state.is_warm:
+        if not request.app.state.is_ready:
             return JSONResponse({"status": "warming"}, 503)
-        return JSONResponse({"status": "ready", "calls": board.live_calls})
+        return JSONResponse(
+            {
+                "status": "ready",
+                "calls": board.live_calls,
+                "lines_rendered": request.app.state.is_warm,
+            }
+        )
 
     @app.get("/metrics")
     async def exposition() -> Response:
@@ -331,14 +335,30 @@ async def _bounded_body(request: Request) -> bytes:
 
 
 async def _warm_all(app: FastAPI, resources: Resources) -> None:
-    """Render what the audio cache lacks; until it is done the process is not ready, but it answers."""
-    for one in resources.agents.values():
-        for rate_hz in (PHONE_RATE_HZ, BROWSER_RATE_HZ):
-            services = resources.services(one.agent, rate_hz)
-            failed = await warm(one.agent, services, resources.audio, more=one.events.lines())
-            if failed:
-                logger.warning("{} lines of {} have no audio at {} Hz", failed, one.agent.slug, rate_hz)
-    app.state.is_warm = True
+    """Render what the audio cache lacks; until that was tried the process is not ready, but it answers.
+
+    What could not be rendered does not keep it from being ready: in a call the voice is asked again, and a server
+    that refuses calls while its voice is down helps nobody.
+    """
+    results = [
+        await _warm_one(one, resources, rate_hz)
+        for one in resources.agents.values()
+        for rate_hz in (PHONE_RATE_HZ, BROWSER_RATE_HZ)
+    ]
+    app.state.is_ready, app.state.is_warm = True, all(results)
+
+
+async def _warm_one(one: CheckedAgent, resources: Resources, rate_hz: int) -> bool:
+    """Render one agent's lines at one rate; False if any is missing then, which is logged."""
+    try:
+        services = resources.services(one.agent, rate_hz)
+        failed = await warm(one.agent, services, resources.audio, more=one.events.lines())
+    except Exception as error:  # noqa: BLE001 - nobody waits for this task: it would fail unseen
+        logger.exception("the lines of {} were not rendered at {} Hz: {}", one.agent.slug, rate_hz, error)
+        return False
+    if failed:
+        logger.warning("{} lines of {} have no audio at {} Hz", failed, one.agent.slug, rate_hz)
+    return not failed
 
 
 def _admission(settings: Settings) -> Admission:

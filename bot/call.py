@@ -4,14 +4,14 @@
     RINGING --nobody comes | refused | failed--> ENDING
 
 `run` owns every task of the call. Whoever wants it to end says so with `end`; the first reason counts. The
-pipeline is released within `RELEASE_LIMIT_S` whatever in it hangs.
+call is released within `RELEASE_LIMIT_S` whatever of it hangs: carrier, pipeline or disk.
 """
 
 import asyncio
 import contextlib
 import enum
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ GOODBYE_LIMIT_S = 12.0
 HANG_UP_LIMIT_S = 1.6
 """With the tail below within the release's limit."""
 RELEASE_LIMIT_S = 2.0
+"""From the end being asked for until everything is released: carrier, pipeline and recording."""
+_DISK_SHARE_S = 0.1
+"""Of it, kept for the recording's last block when the pipeline takes the rest."""
 _CANCEL_LIMIT_S = 1.2
 _CANCEL_ROUNDS = 8
 """Who cleans up waits for what it cancels, step by step: each round of cancelling frees one step."""
@@ -96,6 +99,8 @@ class EndReason(enum.StrEnum):
     MAX_LENGTH = "max_length"
     STUCK = "stuck"
     LINE_NEVER_CAME = "line_never_came"
+    TAKEN_BY_OTHER_WORKER = "taken_by_other_worker"
+    """Its line came to another process, where it goes on."""
     SERVER_STOPPING = "server_stopping"
     FAILED = "failed"
 
@@ -172,7 +177,7 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self.times = CallTimes(self._loop.time())
         self.turns = TurnLedger(started_s=self.times.began_s, on_complete=self._on_turn)
-        self._recording, self._recorder = self._open_recording()
+        self._recording = None if setup.folder is None else LineRecording(rate_hz=setup.rate_hz)
         self._graph: CallGraph | None = None
         self._built = asyncio.Event()
         self._line_up = asyncio.Event()
@@ -186,7 +191,7 @@ class Call:
         self._wants_end = False
         self._last_sign_s = self.times.began_s
         self.release_s = 0.0
-        """How long the release took."""
+        """Seconds from the end being asked for until everything was released."""
         self._marks_lost = 0
         self.speculation: SpeculationAccount | None = None
         """How thinking ahead went, None until the call has ended or when it never spoke."""
@@ -223,13 +228,15 @@ class Call:
         self._line_up.set()
         self.times.line_s = self._last_sign_s = self._loop.time()
         self.turns.line_up(self.times.line_s)
+        self._open_recording()
         self._graph.playout.connect(wire)
         if not self.setup.is_typed:
             self._graph.silence.line_up()
         config = self.setup.agent.config
+        by_voice = False
         if config.announcement is not None:
-            await self.say(config.announcement.say, is_interruptible=config.announcement.barge_in)
-        await self.say(config.greeting)
+            by_voice = await self.say(config.announcement.say, is_interruptible=config.announcement.barge_in)
+        await self.say(config.greeting, by_voice=by_voice)
 
     async def hear(self, pcm: bytes) -> None:
         """Take the caller's next audio: s16le mono at the call's rate."""
@@ -246,25 +253,31 @@ class Call:
         if self._graph is not None:
             self._graph.playout.mark_played(name)
 
-    async def say(self, text: str, *, is_interruptible: bool = True) -> None:
+    async def say(self, text: str, *, is_interruptible: bool = True, by_voice: bool = False) -> bool:
         """Speak a fixed line: from the cache at once, else by the voice.
 
         Args:
             text: The line.
             is_interruptible: Whether the caller may stop it; if not, it plays to its end.
+            by_voice: By the voice all the same: it has to come behind a line that the voice is working on.
+
+        Returns:
+            Whether it is left to the voice.
         """
         graph = self._require_graph()
         rate_hz = self.setup.rate_hz
-        cached = await self._resources.audio.get(speech_key(self.setup.agent, text, rate_hz))
+        key = speech_key(self.setup.agent, text, rate_hz)
+        cached = None if by_voice else await self._resources.audio.get(key)
         if cached is None:
             spoken = TTSSpeakFrame(text)
             spoken.interruptible = is_interruptible
             await graph.worker.queue_frame(spoken)
             services = self._resources.services(self.setup.agent, rate_hz)
             self._resources.renderer.ask(self.setup.agent, text, services)
-            return
+            return True
         words = [SpokenWord(word.text, word.start_s) for word in cached.words]
         graph.playout.speak(cached.pcm, words or [SpokenWord(text, 0.0)], is_interruptible=is_interruptible)
+        return False
 
     # The owner
 
@@ -327,9 +340,13 @@ class Call:
         await self.say(text)
         line = LineSaidFrame()
         await self._require_graph().worker.queue_frame(line)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE_LIMIT_S):
-                await line.said.wait()
+        # Once the call is over nobody says that it was heard, and the release waits for whoever waits here.
+        waits = [asyncio.create_task(event.wait(), name="goodbye") for event in (line.said, self._end_asked)]
+        try:
+            await asyncio.wait(waits, timeout=GOODBYE_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _hang_up(self) -> None:
         if self.setup.hang_up is None or self.times.line_s is None:
@@ -346,7 +363,6 @@ class Call:
 
     async def _release(self, pipeline: "asyncio.Task[None]") -> None:
         """Stop the pipeline: politely, then by escape, then task by task."""
-        began_s = self._loop.time()
         graph = self._graph
         if graph is not None and not pipeline.done():
             asking = asyncio.ensure_future(graph.worker.cancel())
@@ -356,10 +372,15 @@ class Call:
             asking.cancel()
         elif not pipeline.done():
             pipeline.cancel()
-        await asyncio.wait({pipeline}, timeout=max(0.0, RELEASE_LIMIT_S - (self._loop.time() - began_s)))
+        await asyncio.wait({pipeline}, timeout=self._release_left_s(but_s=_DISK_SHARE_S))
         if not pipeline.done():
             logger.error("the pipeline cannot be stopped and is left behind")
-        self.release_s = self._loop.time() - began_s
+
+    def _release_left_s(self, *, but_s: float = 0.0) -> float:
+        """Return the seconds until everything has to be released, less `but_s`; not below 0."""
+        asked_s = self.times.end_asked_s
+        deadline_s = self._loop.time() if asked_s is None else asked_s + RELEASE_LIMIT_S
+        return max(0.0, deadline_s - but_s - self._loop.time())
 
     async def _force(self, worker: PipelineWorker, pipeline: "asyncio.Task[None]") -> None:
         logger.warning("the pipeline did not stop in {} s: its tasks are cancelled", _CANCEL_LIMIT_S)
@@ -367,7 +388,7 @@ class Call:
             await worker.queue_frame(InterruptionWorkerFrame(), FrameDirection.UPSTREAM)
         await asyncio.wait({pipeline}, timeout=0.2)
         for _ in range(_CANCEL_ROUNDS):
-            if pipeline.done():
+            if pipeline.done() or self._release_left_s(but_s=_DISK_SHARE_S) == 0:
                 return
             for task in worker.task_manager.current_tasks():
                 task.cancel()
@@ -375,17 +396,20 @@ class Call:
             await asyncio.wait({pipeline}, timeout=0.05)
 
     async def _finish(self) -> None:
-        self.times.ended_s = self._loop.time()
-        self.turns.ended(self.times.ended_s)
-        if self._recorder is not None and self._recording is not None:
-            await self._recorder.close(end_samples=self._recording.now_samples)
+        self.turns.ended(self._loop.time())
+        if self._recording is not None:
+            await self._recording.close(timeout_s=self._release_left_s())
         if self._graph is not None:
             self._marks_lost = self._graph.playout.marks_lost
             self.speculation = self._graph.account
             for service in (self._graph.stt, self._graph.tts):
                 if isinstance(service, HoldsSocket):
                     service.drop_socket()
-        self._graph = self._flow = None  # a call that is kept for the owner's pages keeps no pipeline
+        # A call that is kept for the owner's pages keeps no pipeline: a browser's transport knows all of it.
+        self._graph = self._flow = None
+        self.setup = replace(self.setup, transport_in=(), transport_out=())
+        self.times.ended_s = self._loop.time()
+        self.release_s = self.times.ended_s - (self.times.end_asked_s or self.times.ended_s)
         self._set_state(CallState.ENDED)
         self.ended.set()
         logger.info(
@@ -416,12 +440,11 @@ class Call:
             rtvi=setup.rtvi,
         )
 
-    def _open_recording(self) -> tuple[LineRecording | None, StereoRecorder | None]:
-        if self.setup.folder is None:
-            return None, None
-        path = self.setup.folder / "audio.wav"
-        recorder = StereoRecorder(path, rate_hz=self.setup.rate_hz, disk=self._resources.disk)
-        return LineRecording(recorder, rate_hz=self.setup.rate_hz), recorder
+    def _open_recording(self) -> None:
+        """Begin the file, not before there is a line: until then another worker may have the call and its folder."""
+        if self._recording is not None and self.setup.folder is not None:
+            path = self.setup.folder / "audio.wav"
+            self._recording.begin(StereoRecorder(path, rate_hz=self.setup.rate_hz, disk=self._resources.disk))
 
     def _opener(self, text: str) -> CachedSpeech | None:
         return line_in_memory(self._resources.audio, self.setup.agent, text, self.setup.rate_hz)
@@ -463,10 +486,14 @@ class Call:
         async def on_sign(*_: Any) -> None:
             self._last_sign_s = self._loop.time()
 
+        async def on_turn_started(*_: Any) -> None:
+            self._wants_end = False  # "wait, one more thing": the model is asked again and may end it again
+
         worker.add_event_handler("on_pipeline_started", on_started)
         worker.add_event_handler("on_frame_reached_downstream", on_reached_end)
         graph.silence.add_event_handler("on_caller_silent", on_silent)
         graph.aggregators.user_half.add_event_handler("on_user_turn_stopped", on_sign)
+        graph.aggregators.user_half.add_event_handler("on_user_turn_started", on_turn_started)
         if self.setup.is_typed:
             graph.silence.stop()
             # What is typed is no turn of speech: its answer shows that somebody is there.
@@ -510,7 +537,7 @@ class Call:
     async def _on_silence(self, action: SilenceAction) -> None:
         """The caller says nothing: ask again, and in the end take the flow's branch."""
         lines = fixed_lines(self.setup.agent.config.language)
-        if self._wants_end:  # the caller spoke into the goodbye, and has nothing more to say
+        if self._wants_end:  # the goodbye was cut short, and nobody says anything more
             await self._say_goodbye(lines.closing, EndReason.AGENT_ENDED)
         elif action.ask is Ask.NO_SPEECH:
             is_first = self._require_graph().silence.silence.given_up <= 1
@@ -519,8 +546,11 @@ class Call:
                 await self._go_on_at(branch)
                 return
             await self._say_to_its_end(branch.say or lines.no_speech_goodbye)
-            if self._require_graph().silence.has_given_up:  # who spoke into the goodbye is back
-                self.end(EndReason.NO_SPEECH)
+            if self._graph is not None and self._graph.silence.has_given_up:  # who spoke into it is back
+                if is_first and self._graph.caller.is_caller_speaking:  # their first word takes its time
+                    self._graph.silence.go_on()
+                else:
+                    self.end(EndReason.NO_SPEECH)
         else:
             self.turns.reprompted(self._loop.time())
             is_soft = action.ask is Ask.STILL_THERE

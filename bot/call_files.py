@@ -21,9 +21,12 @@ def call_timeline(call: Call) -> CallTimeline:
 
 
 def write_call_files(call: Call) -> None:
-    """Write both files; blocks. A disk that refuses is logged: the call is over all the same."""
+    """Write both files; blocks. A disk that refuses is logged: the call is over all the same.
+
+    A call whose line never came leaves nothing: with several workers another one may be holding it.
+    """
     folder = call.setup.folder
-    if folder is None:
+    if folder is None or call.times.line_s is None:
         return
     timeline = call_timeline(call)
     try:

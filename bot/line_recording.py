@@ -9,11 +9,11 @@ _BYTES_PER_SAMPLE = 2
 
 
 class LineRecording:
-    """The tap of `CallerAudioProcessor` and `PlayoutProcessor`."""
+    """The tap of `CallerAudioProcessor` and `PlayoutProcessor`; hears nothing until the line is up."""
 
-    def __init__(self, recorder: StereoRecorder, *, rate_hz: int) -> None:
-        """Wrap a recorder; both sides of the call have `rate_hz`."""
-        self._recorder = recorder
+    def __init__(self, *, rate_hz: int) -> None:
+        """Wait for the line; both sides of the call have `rate_hz`."""
+        self._recorder: StereoRecorder | None = None
         self._rate_hz = rate_hz
         self._now = 0
         """Samples of the caller's audio so far."""
@@ -24,13 +24,26 @@ class LineRecording:
         """The line's time: samples of the caller's audio so far."""
         return self._now
 
+    def begin(self, recorder: StereoRecorder) -> None:
+        """The line is up: record what comes from now on."""
+        self._recorder = recorder
+
+    async def close(self, *, timeout_s: float) -> None:
+        """End the recording where the caller's audio ends; wait for the disk at most `timeout_s` seconds."""
+        if self._recorder is not None:
+            await self._recorder.close(end_samples=self._now, timeout_s=timeout_s)
+
     def caller_audio(self, pcm: bytes) -> None:
         """Take the caller's next audio, s16le mono."""
+        if self._recorder is None:
+            return
         self._recorder.caller(pcm, self._now)
         self._now += len(pcm) // _BYTES_PER_SAMPLE
 
     def agent_audio(self, pcm: bytes, ahead_s: float) -> None:
         """Take agent audio that will be heard `ahead_s` seconds from now."""
+        if self._recorder is None:
+            return
         at = self._now + round(ahead_s * self._rate_hz)
         # A piece that follows another must not overlap it or leave a crack: our estimate of "now" jitters.
         if abs(at - self._agent_end) < self._rate_hz // 5:
@@ -40,5 +53,7 @@ class LineRecording:
 
     def agent_dropped(self) -> None:
         """What has not been heard by now never will be."""
+        if self._recorder is None:
+            return
         self._recorder.cut_agent(self._now)
         self._agent_end = self._now

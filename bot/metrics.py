@@ -7,7 +7,9 @@ worker processes the values live in files of `PROMETHEUS_MULTIPROC_DIR`, which m
 Source: https://prometheus.github.io/client_python/multiprocess/
 """
 
+import contextlib
 import dataclasses
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,14 +79,22 @@ class Metrics:
     Times are seconds. Negative and missing ones are left out.
     """
 
-    def __init__(self, registry: CollectorRegistry, exposed: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        exposed: CollectorRegistry,
+        *,
+        multiprocess_dir: Path | None = None,
+    ) -> None:
         """Use `create`.
 
         Args:
             registry: Where the instruments are registered.
             exposed: What `exposition` reads: the same, or the sum over all processes.
+            multiprocess_dir: The folder that the worker processes share, None with one process.
         """
         self._exposed = exposed
+        self._multiprocess_dir = multiprocess_dir
         self._instruments = _make_instruments(registry)
         self._seen: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -110,15 +120,24 @@ class Metrics:
             return cls(registry, registry)
         exposed = CollectorRegistry()
         MultiProcessCollector(exposed, path=str(multiprocess_dir))
-        return cls(registry, exposed)
+        return cls(registry, exposed, multiprocess_dir=multiprocess_dir)
 
     def exposition(self) -> tuple[bytes, str]:
-        """Return the body of `GET /metrics` and its content type. Reads files with several workers."""
+        """Return the body of `GET /metrics` and its content type. Reads files with several workers.
+
+        Calls of a worker that crashed are over; what it counted stays counted.
+        """
+        if self._multiprocess_dir is not None:
+            forget_the_dead(self._multiprocess_dir)
         return generate_latest(self._exposed), CONTENT_TYPE_LATEST
 
     def call_began(self, channel: str) -> None:
         """A call was answered; `channel` is `phone` or `browser`."""
         self._instruments.calls_active.labels(self._label("channel", channel)).inc()
+
+    def call_taken(self, channel: str) -> None:
+        """A call that began here went on in another worker, which counts it."""
+        self._instruments.calls_active.labels(self._label("channel", channel)).dec()
 
     def call_ended(
         self, *, agent: str, channel: str, outcome: str, duration_s: float, longest_silence_s: float
@@ -206,9 +225,21 @@ class Metrics:
         return value
 
 
-def forget_worker(process_id: int, multiprocess_dir: Path) -> None:
-    """Drop the live gauges of a worker that died; its parent calls this."""
-    mark_process_dead(process_id, str(multiprocess_dir))
+def forget_the_dead(multiprocess_dir: Path) -> None:
+    """Drop the live gauges of workers that are gone."""
+    for path in multiprocess_dir.glob("gauge_live*_*.db"):
+        process_id = path.stem.rpartition("_")[2]
+        if process_id.isdecimal() and not _is_running(int(process_id)):
+            with contextlib.suppress(FileNotFoundError):  # another worker makes its exposition, too
+                mark_process_dead(process_id, str(multiprocess_dir))
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except OSError:  # nobody has the number, or somebody else's process has it by now
+        return False
+    return True
 
 
 def _observe(histogram: Histogram, seconds: float | None) -> None:

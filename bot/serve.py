@@ -1,7 +1,10 @@
 """Runs the launcher: one process or several, with a drain before the end.
 
-SIGTERM: no new calls, those that run may end, at most `DRAIN_LIMIT_S`; SIGINT ends at once. A second SIGTERM
-changes nothing: a worker gets one from its supervisor and often another with its process group.
+SIGTERM: no new calls, those that run may end, at most `DRAIN_LIMIT_S`; SIGINT: they are ended. A second SIGTERM
+changes nothing: a worker gets one from its supervisor and often another with its process group. Uvicorn's supervisor
+passes a SIGINT on as SIGTERM; Ctrl-C at a terminal ends the calls all the same, since each worker gets one of its own.
+
+Source: `uvicorn.supervisors.multiprocess.Multiprocess.handle_int`.
 """
 
 import asyncio
@@ -20,6 +23,8 @@ from loguru import logger
 from bot.settings import Settings
 
 DRAIN_LIMIT_S = 120.0
+_LIMITS_S = {signal.SIGTERM: DRAIN_LIMIT_S, signal.SIGINT: 0.0}
+"""How long calls may go on after each signal."""
 MAX_MESSAGE_BYTES = 1 << 20
 """A larger WebSocket message closes its socket (1009): Twilio's are about 350 bytes."""
 
@@ -57,32 +62,41 @@ def serve(settings: Settings, environment: Mapping[str, str] | None = None) -> N
 
 @contextlib.asynccontextmanager
 async def draining(drain: Callable[[float], Awaitable[bool]]) -> AsyncGenerator[None]:
-    """While inside, SIGTERM drains before the server's own handler gets it.
+    """While inside, SIGTERM drains and SIGINT ends all calls before the server's own handler gets the signal.
 
-    Uvicorn closes every socket at once when told to stop, which would cut the calls.
+    Uvicorn closes every socket at once when told to stop, which would cut the calls without hanging up.
     """
     loop = asyncio.get_running_loop()
-    servers_own = signal.getsignal(signal.SIGTERM)
-    tasks: list[asyncio.Task[None]] = []
+    servers_own = {number: signal.getsignal(number) for number in _LIMITS_S}
+    tasks: dict[signal.Signals, asyncio.Task[None]] = {}
 
     def hand_back() -> None:
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, servers_own)
+        for number, handler in servers_own.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
-    async def drain_then_stop() -> None:
-        if not await drain(DRAIN_LIMIT_S):
-            logger.warning("calls are still running after {} s: they are ended", DRAIN_LIMIT_S)
+    def stop(number: signal.Signals) -> None:
         hand_back()
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
 
-    def begin() -> None:
-        if not tasks:
-            tasks.append(asyncio.ensure_future(drain_then_stop()))
+    async def drain_then_stop(number: signal.Signals) -> None:
+        if not await drain(_LIMITS_S[number]):
+            logger.warning("calls were still running after {} s: they were ended", _LIMITS_S[number])
+        stop(number)
 
-    loop.add_signal_handler(signal.SIGTERM, begin)
+    def begin(number: signal.Signals) -> None:
+        if number is signal.SIGINT and number in tasks:  # asked twice: at once
+            stop(number)
+        elif number not in tasks and signal.SIGINT not in tasks:
+            for task in tasks.values():
+                task.cancel()
+            tasks[number] = asyncio.ensure_future(drain_then_stop(number))
+
+    for number in _LIMITS_S:
+        loop.add_signal_handler(number, begin, number)
     try:
         yield
     finally:
-        for task in tasks:
+        for task in tasks.values():
             task.cancel()
         hand_back()

@@ -6,6 +6,7 @@ The sim is another process: this is its client, by HTTP only. Used by the page's
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -14,6 +15,11 @@ _ORDER_LIMIT_S = 5.0
 
 class SimCallError(Exception):
     """The sim did not place the call, or did not report on it."""
+
+
+def is_sim(twilio_url: str) -> bool:
+    """Tell whether the telephone at this URL is a sim: they are on loopback, and Twilio never is."""
+    return urlsplit(twilio_url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 async def place_sim_call(

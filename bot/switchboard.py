@@ -4,6 +4,7 @@ Owns the task of every call. Knows Twilio's protocol only through `telephony`; k
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 
 from bot.browser_peers import close_peer, until_vanished
-from bot.call import Call, CallSetup, CallState, Channel, EndReason
+from bot.call import RELEASE_LIMIT_S, Call, CallSetup, CallState, Channel, EndReason
 from bot.call_files import write_call_files
 from bot.call_lines import TrackLine, browser_transport, hold_phone_line
 from bot.flow_check import CheckedAgent
@@ -26,7 +27,7 @@ from bot.metrics import Metrics
 from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
 from processors.turn_record import Line, TurnRecord
 from telephony import twiml
-from telephony.admission import Admission, AdmissionVerdict, Refused
+from telephony.admission import Admission, AdmissionVerdict, Expiry, Refused
 from telephony.media import StartEvent
 from telephony.phone_line import LineClosedError, PhoneLine, Socket
 from telephony.rest import TwilioRest
@@ -42,6 +43,11 @@ POLICY_VIOLATION = 1008
 _REFUSALS = {
     AdmissionVerdict.FULL: "All lines are busy. Try again in a moment.",
     AdmissionVerdict.DRAINING: "The server is about to restart. Try again in a minute.",
+}
+
+_LET_GO = {
+    Expiry.TIME_OVER: EndReason.LINE_NEVER_CAME,
+    Expiry.TAKEN: EndReason.TAKEN_BY_OTHER_WORKER,
 }
 
 
@@ -112,7 +118,7 @@ class Switchboard:
             logger.warning("call to a number that no agent has: refused")
             self._metrics.call_refused(AdmissionVerdict.UNKNOWN_NUMBER)
             return twiml.reject(twiml.RejectReason.REJECTED)
-        admitted = self._admission.reserve(call_sid, agent.agent.slug, time.time())
+        admitted = self._admission.reserve(call_sid, agent.agent.slug, time.time(), caller=caller)
         if isinstance(admitted, Refused):
             self._metrics.call_refused(admitted.reason)
             logger.warning("call refused: {}", admitted.reason)
@@ -144,7 +150,8 @@ class Switchboard:
             return
         call = self._live.get(start.call_sid)
         if call is None:
-            call = self._start_phone_call(start.call_sid, self._resources.agents[claim.agent], "")
+            # Another worker answered the webhook: what it knew of the call stands in the token.
+            call = self._start_phone_call(start.call_sid, self._resources.agents[claim.agent], claim.caller)
         await self._hold_line(call, line, start)
 
     def carrier_says_ended(self, call_sid: str) -> None:
@@ -244,7 +251,7 @@ class Switchboard:
         return len(self._live)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Refuse new calls and wait until those that run have ended.
+        """Refuse new calls and wait until those that run have ended; those that have not in time are ended.
 
         Returns:
             False if some were still running after `timeout_s` seconds.
@@ -255,8 +262,17 @@ class Switchboard:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
         except TimeoutError:
+            await self._end_all()
             return False
         return True
+
+    async def _end_all(self) -> None:
+        """End every call, and wait until each is hung up and let go."""
+        for call in list(self._live.values()):
+            call.end(EndReason.SERVER_STOPPING)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_LIMIT_S + 1.0):
+                await self._idle.wait()
 
     def calls(self) -> list[Call]:
         """Return the calls of this process, newest first."""
@@ -291,15 +307,25 @@ class Switchboard:
             await call.run()
         except Exception as error:  # noqa: BLE001 - one call's failure must not end the others'
             logger.exception("call {} failed: {}", call.setup.call_sid, error)
-        finally:
+        try:
             self._close_books(call)
-        await asyncio.to_thread(write_call_files, call)
+            await asyncio.to_thread(write_call_files, call)
+        except Exception as error:  # noqa: BLE001 - nor must what is written about it
+            logger.exception("the end of call {} was not written down: {}", call.setup.call_sid, error)
 
     def _close_books(self, call: Call) -> None:
         setup = call.setup
         self._live.pop(setup.call_sid, None)
-        self._admission.release(setup.call_sid)
-        self._kept.append(call)
+        if self._admission.release(setup.call_sid) or call.end_reason is EndReason.TAKEN_BY_OTHER_WORKER:
+            self._metrics.call_taken(setup.channel)  # listed and counted where it goes on
+        else:
+            self._kept.append(call)
+            self._count_call(call)
+        if not self._live:
+            self._idle.set()
+
+    def _count_call(self, call: Call) -> None:
+        setup = call.setup
         self._metrics.call_ended(
             agent=setup.agent.slug,
             channel=setup.channel,
@@ -311,16 +337,20 @@ class Switchboard:
         self._metrics.marks_lost(call.marks_lost)
         if call.speculation is not None:
             self._metrics.speculation(call.speculation, agent=setup.agent.slug)
-        if not self._live:
-            self._idle.set()
 
     async def _let_go_of_the_unclaimed(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            for call_sid in self._admission.expire(time.time()):
-                call = self._live.get(call_sid)
-                if call is not None and call.state is CallState.RINGING:
-                    call.end(EndReason.LINE_NEVER_CAME)
+            try:
+                self._expire()
+            except Exception as error:  # noqa: BLE001 - it runs beside the calls, and goes on
+                logger.exception("calls that nobody came for were not looked at: {}", error)
+
+    def _expire(self) -> None:
+        for call_sid, expiry in self._admission.expire(time.time()).items():
+            call = self._live.get(call_sid)
+            if call is not None and call.state is CallState.RINGING:
+                call.end(_LET_GO[expiry])
 
     def _agent_of(self, number: str) -> CheckedAgent | None:
         agents = self._resources.agents

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bot.agent import load_agents
 from bot.settings import Settings, child_environment
-from bot.sim_calls import SimCallError, place_sim_call, wait_for_report
+from bot.sim_calls import SimCallError, is_sim, place_sim_call, wait_for_report
 from bot.timeline import (
     CallerEnd,
     CallTimeline,
@@ -58,10 +58,16 @@ def run_trial_call(
     Returns:
         The exit code: 0 if the call went as its scenario expects.
     """
+    console = Console(stderr=True)
+    if not is_sim(settings.twilio.base_url):
+        console.print(
+            "A test call needs the sims, and the telephone in the settings is a real one. Try: SIMS=on make call",
+            soft_wrap=True,
+        )
+        return 1
     port = _free_port()
     data = runs_dir / f".server-{port}"
     extra = {"PORT": str(port), "RECORDINGS_URL": str(data), "WORKERS": "1", "LOG_LEVEL": "WARNING"}
-    console = Console(stderr=True)
     try:
         with _launcher({**environment, **extra}):
             report, folder = asyncio.run(_call(settings, port, scenario, data, runs_dir))

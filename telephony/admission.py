@@ -5,10 +5,10 @@ of the call releases it. Pure but for `FileClaimLedger`, which is how workers le
 answers Twilio and never starts a call.
 
 Several workers: the webhook and the socket of one call may land in different ones. A token is therefore signed, not
-looked up: every worker that shares the secret can verify it. That it is used once is each worker's own memory, and
-across workers a marker file per token in a run directory that they share. `max_calls` is per worker; a worker that
-claims another's reservation holds that call on top, so it may exceed its share by what the others reserved, and the
-other lets go at its next `expire`.
+looked up: every worker that shares the secret can verify it, and it says what the webhook knew: the agent and the
+caller's number. That it is used once is each worker's own memory, and across workers a marker file per token in a run
+directory that they share. `max_calls` is per worker; a worker that claims another's reservation holds that call on
+top, so it may exceed its share by what the others reserved, and the other lets go at its next `expire`.
 """
 
 import base64
@@ -29,6 +29,9 @@ TOKEN_LIFETIME_S: Final = 60.0
 
 MAX_TOKEN_CHARS: Final = 480
 """Fits a TwiML `<Parameter>` (499 with its name)."""
+
+MAX_CALLER_BYTES: Final = 120
+"""Of a caller's number that a token carries: any E.164 number, most SIP addresses. A longer one is left out."""
 
 _MIN_SECRET_BYTES = 16
 _SEPARATOR = "\n"  # no field may hold it
@@ -63,6 +66,15 @@ class ClaimVerdict(enum.StrEnum):
     """Used before, in whichever worker, or withdrawn because the call ended first."""
 
 
+class Expiry(enum.StrEnum):
+    """Why a reservation was let go."""
+
+    TIME_OVER = "time_over"
+    """No media socket came."""
+    TAKEN = "taken"
+    """It came to another worker, and the call goes on there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """The call may come in; its media socket has to show `token`."""
@@ -87,6 +99,8 @@ class Claim:
     verdict: ClaimVerdict
     agent: str | None = None
     """Who takes the call, when accepted."""
+    caller: str = ""
+    """The caller's number as the webhook had it, when accepted; empty when it had none that could be carried."""
     is_reserved_here: bool = False
     """False: another worker answered the webhook, so nothing is prepared in this one."""
 
@@ -105,6 +119,8 @@ class MediaToken:
     expires_at_s: int
     """Unix time."""
     nonce: str
+    caller: str = ""
+    """The number that calls, empty when it is not known."""
 
 
 class ClaimLedger(Protocol):
@@ -182,7 +198,11 @@ class FileClaimLedger:
 
     def is_claimed(self, token: MediaToken) -> bool:
         """Whether anyone used `token`, in any worker."""
-        return self._own.is_claimed(token) or self._marker(token).exists()
+        try:
+            return self._own.is_claimed(token) or self._marker(token).exists()
+        except OSError as error:
+            logger.error("cannot tell whether a media token was used elsewhere: {}", error.strerror)
+            return False
 
     def sweep(self, now_s: float) -> None:
         """Delete the markers of tokens that have expired; at most every 30 s, other calls do nothing."""
@@ -274,13 +294,17 @@ class Admission:
         """Refuse new calls from now on; those let in may still claim and go on."""
         self._is_draining = True
 
-    def reserve(self, call_sid: str, agent: str | None, now_s: float) -> Admitted | Refused:
+    def reserve(
+        self, call_sid: str, agent: str | None, now_s: float, *, caller: str = ""
+    ) -> Admitted | Refused:
         """Answer a voice webhook.
 
         Args:
             call_sid: The call; asking again before its media is connected gives the same answer again.
             agent: Who would take it, None when no agent has the number that was called.
             now_s: Unix time.
+            caller: The number that calls, for whichever worker gets the media socket; one that cannot stand in a
+                token is left out of it.
 
         Raises:
             ValueError: If `call_sid` or `agent` cannot stand in a token.
@@ -294,7 +318,8 @@ class Admission:
             reason = refusal or AdmissionVerdict.UNKNOWN_NUMBER
             self.admissions[reason] += 1
             return Refused(reason)
-        token = MediaToken(call_sid, agent, int(now_s + self._token_lifetime_s), secrets.token_urlsafe(16))
+        expires_at_s, nonce = int(now_s + self._token_lifetime_s), secrets.token_urlsafe(16)
+        token = MediaToken(call_sid, agent, expires_at_s, nonce, _carried(caller))
         text = sign_token(token, self._secret)
         self._reserved[call_sid] = _Reservation(token, text)
         self.admissions[AdmissionVerdict.ADMITTED] += 1
@@ -316,27 +341,30 @@ class Admission:
         if reservation is not None and reservation.token != token:  # the webhook went to two workers
             self._ledger.claim(reservation.token)
         self._live.add(call_sid)
-        return Claim(verdict, token.agent, is_reserved_here=reservation is not None)
+        return Claim(verdict, token.agent, token.caller, is_reserved_here=reservation is not None)
 
-    def release(self, call_sid: str) -> None:
-        """Free the call's slot, reserved or live; a token not yet used is dead. Does nothing the second time."""
+    def release(self, call_sid: str) -> bool:
+        """Free the call's slot, reserved or live; a token not yet used is dead. Does nothing the second time.
+
+        Returns:
+            Whether the call was reserved here and another worker has used its token: it goes on there.
+        """
         self._live.discard(call_sid)
         reservation = self._reserved.pop(call_sid, None)
-        if reservation is not None:
-            self._ledger.claim(reservation.token)
+        return reservation is not None and not self._ledger.claim(reservation.token)
 
-    def expire(self, now_s: float) -> list[str]:
+    def expire(self, now_s: float) -> dict[str, Expiry]:
         """Free the slots of reservations that no media socket will claim here; call it about once a second.
 
         Returns:
-            The calls let go: their time is over, or another worker has them. What was prepared for them here is
-            to be torn down.
+            The calls let go, and why. What was prepared for them here is to be torn down.
         """
-        let_go = [
-            call_sid
-            for call_sid, reservation in self._reserved.items()
-            if reservation.token.expires_at_s <= now_s or self._ledger.is_claimed(reservation.token)
-        ]
+        let_go: dict[str, Expiry] = {}
+        for call_sid, reservation in self._reserved.items():
+            if self._ledger.is_claimed(reservation.token):
+                let_go[call_sid] = Expiry.TAKEN
+            elif reservation.token.expires_at_s <= now_s:
+                let_go[call_sid] = Expiry.TIME_OVER
         for call_sid in let_go:
             del self._reserved[call_sid]
         self._ledger.sweep(now_s)
@@ -380,14 +408,15 @@ def derive_secret(auth_token: str) -> bytes:
 
 
 def sign_token(token: MediaToken, secret: bytes) -> str:
-    """Write a token as text: `payload.signature`, both base64url.
+    """Write a token as text: `payload.signature`, both base64url. Whoever has it can read it.
 
     Raises:
         ValueError: If a field cannot stand in it, or it would not fit a `<Parameter>`.
     """
-    fields = (token.call_sid, token.agent, str(token.expires_at_s), token.nonce)
-    if not all(fields) or any(_SEPARATOR in name for name in fields):
-        raise ValueError("call_sid and agent must not be empty or hold a line break")
+    needed = (token.call_sid, token.agent, str(token.expires_at_s), token.nonce)
+    fields = (*needed, token.caller)
+    if not all(needed) or any(_SEPARATOR in name for name in fields):
+        raise ValueError("call_sid and agent must not be empty, and no field may hold a line break")
     payload = base64.urlsafe_b64encode(_SEPARATOR.join(fields).encode()).decode("ascii")
     text = f"{payload}.{_signature(payload, secret)}"
     if len(text) > MAX_TOKEN_CHARS:
@@ -405,10 +434,17 @@ def verify_token(text: str | None, secret: bytes) -> MediaToken | ClaimVerdict:
     if not hmac.compare_digest(_signature(payload, secret), signature):
         return ClaimVerdict.FORGED
     try:  # ours, but perhaps of another version that shares the secret
-        call_sid, agent, expires_at_s, nonce = base64.urlsafe_b64decode(payload).decode().split(_SEPARATOR)
-        return MediaToken(call_sid, agent, int(expires_at_s), nonce)
+        fields = base64.urlsafe_b64decode(payload).decode().split(_SEPARATOR)
+        call_sid, agent, expires_at_s, nonce, caller = fields
+        return MediaToken(call_sid, agent, int(expires_at_s), nonce, caller)
     except ValueError:
         return ClaimVerdict.MALFORMED
+
+
+def _carried(caller: str) -> str:
+    """Return a caller's number if it can stand in a token: a call is not refused for what its caller is named."""
+    fits = _SEPARATOR not in caller and len(caller.encode()) <= MAX_CALLER_BYTES
+    return caller if fits else ""
 
 
 def _signature(payload: str, secret: bytes) -> str:

@@ -8,7 +8,8 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -17,6 +18,7 @@ from loguru import logger
 from pipecat.frames.frames import CancelFrame, Frame
 from pipecat.processors.frame_processor import FrameDirection
 
+import server
 from bot import pipeline, switchboard
 from bot.call import RELEASE_LIMIT_S, CallState, EndReason
 from processors.turn_taps import TranscriptTap
@@ -400,7 +402,8 @@ async def test_the_operators_pages(launcher: Launcher) -> None:
     async with launcher.http.get(f"{launcher.url}/healthz") as answer:
         assert await answer.json() == {"status": "ok"}
     async with launcher.http.get(f"{launcher.url}/readyz") as answer:
-        assert (answer.status, await answer.json()) == (200, {"status": "ready", "calls": 0})
+        ready = {"status": "ready", "calls": 0, "lines_rendered": True}
+        assert (answer.status, await answer.json()) == (200, ready)
     for path in ("/", "/client"):
         async with launcher.http.get(f"{launcher.url}{path}") as answer:
             assert answer.status == 200
@@ -408,6 +411,34 @@ async def test_the_operators_pages(launcher: Launcher) -> None:
     for path in ("/docs", "/openapi.json", "/static/../server.py", "/static/%2e%2e/server.py"):
         async with launcher.http.get(f"{launcher.url}{path}") as answer:
             assert answer.status == 404
+
+
+@pytest.mark.parametrize("fault", ["every line fails", "it raises"])
+async def test_a_server_whose_voice_is_down_is_ready_all_the_same_and_says_so(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch, warnings: list[str], fault: str
+) -> None:
+    async def warm(*_: Any, **__: Any) -> int:
+        if fault == "it raises":
+            raise RuntimeError("no voice today")
+        return 12
+
+    monkeypatch.setattr(server, "warm", warm)
+    app = SimpleNamespace(state=SimpleNamespace(is_ready=False, is_warm=False))
+    await server._warm_all(cast(Any, app), launcher.board._resources)
+    assert (app.state.is_ready, app.state.is_warm) == (True, False)
+    reason = "no voice today" if fault == "it raises" else "12 lines of reception have no audio"
+    assert sum(reason in line for line in warnings) == 2  # for each rate
+    monkeypatch.setitem(launcher.app.state._state, "is_warm", False)
+    async with launcher.http.get(f"{launcher.url}/readyz") as answer:
+        assert (answer.status, (await answer.json())["lines_rendered"]) == (200, False)
+
+
+async def test_a_server_that_still_renders_is_not_ready(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(launcher.app.state._state, "is_ready", False)
+    async with launcher.http.get(f"{launcher.url}/readyz") as answer:
+        assert (answer.status, await answer.json()) == (503, {"status": "warming"})
 
 
 async def test_a_test_call_from_the_page_is_listed_played_and_kept(launcher: Launcher) -> None:

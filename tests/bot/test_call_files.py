@@ -33,7 +33,7 @@ def ended_call(folder: Path | None) -> Any:
         setup=SimpleNamespace(
             call_sid="CA1", agent=SimpleNamespace(slug="reception"), channel=Channel.PHONE, folder=folder
         ),
-        times=CallTimes(10.0),
+        times=CallTimes(10.0, line_s=10.0),
         duration_s=2.0,
         turns=turns,
         end_reason=EndReason.CALLER_HUNG_UP,
@@ -53,6 +53,13 @@ def test_a_call_leaves_its_timeline_and_transcript(tmp_path: Path) -> None:
 
 def test_a_call_that_records_nothing_leaves_nothing(tmp_path: Path) -> None:
     write_call_files(ended_call(None))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_call_whose_line_never_came_leaves_nothing(tmp_path: Path) -> None:
+    call = ended_call(tmp_path / "CA1")
+    call.times.line_s = None
+    write_call_files(call)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,11 +22,37 @@ class Notes:
     def cut_agent(self, at_samples: int) -> None:
         self.cuts.append(at_samples)
 
+    async def close(self, *, end_samples: int, timeout_s: float) -> None:
+        self.closed = (end_samples, timeout_s)
+
 
 def recording() -> tuple[LineRecording, Notes]:
     notes = Notes()
     recorder: Any = notes
-    return LineRecording(recorder, rate_hz=RATE), notes
+    line = LineRecording(rate_hz=RATE)
+    line.begin(recorder)
+    return line, notes
+
+
+async def test_what_comes_before_the_line_is_up_is_not_recorded() -> None:
+    line, notes = LineRecording(rate_hz=RATE), Notes()
+    line.caller_audio(bytes(320))
+    line.agent_audio(bytes(320), ahead_s=0.0)
+    line.agent_dropped()
+    await line.close(timeout_s=1.0)
+    recorder: Any = notes
+    line.begin(recorder)
+    line.caller_audio(bytes(320))
+    assert notes.caller_at == [(0, 160)]
+    assert (notes.agent_at, notes.cuts) == ([], [])
+
+
+async def test_it_ends_where_the_caller_s_audio_ends() -> None:
+    line, notes = recording()
+    line.caller_audio(bytes(320))
+    line.agent_audio(bytes(3200), ahead_s=0.0)
+    await line.close(timeout_s=0.5)
+    assert notes.closed == (160, 0.5)
 
 
 def test_the_caller_s_audio_is_the_clock() -> None:

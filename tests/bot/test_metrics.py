@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bot.metrics import LABEL_VALUES, Metrics
+from bot.metrics import LABEL_VALUES, Metrics, forget_the_dead
 from processors.speculation import Prices, SpeculationAccount, Waste
 from processors.turn_record import BargeInDecision, ToolRun, TurnRecord
 
@@ -113,6 +114,15 @@ def test_counters() -> None:
     assert got[("teardown_seconds_sum",)] == 0.2
 
 
+def test_a_call_that_went_on_in_another_worker_is_not_one_of_ours() -> None:
+    metrics = Metrics.create()
+    metrics.call_began("phone")
+    metrics.call_taken("phone")
+    got = samples(metrics)
+    assert got["calls_active", "phone"] == 0
+    assert not [key for key in got if key[0] in ("calls_total", "call_seconds_count")]
+
+
 def test_values_from_outside_cannot_grow_a_label_without_bound() -> None:
     metrics = Metrics.create()
     for number in range(LABEL_VALUES + 50):
@@ -135,30 +145,44 @@ def test_a_shared_folder_needs_the_environment_first(tmp_path: Path) -> None:
 
 
 WORKER = """
-import os, sys
+import os, signal
 from pathlib import Path
-from bot.metrics import Metrics, forget_worker
-folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-metrics = Metrics.create(folder)
+from bot.metrics import Metrics
+metrics = Metrics.create(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
 metrics.call_began("phone")
 metrics.marks_lost(5)
-if len(sys.argv) > 1:
-    forget_worker(int(sys.argv[1]), folder)
-    sys.stdout.buffer.write(metrics.exposition()[0])
-else:
-    print(os.getpid())
+print(metrics.exposition()[0].decode(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def run_worker(folder: Path, *arguments: str) -> str:
+def crashing_worker(folder: Path) -> str:
+    """Run a worker that is killed with a call on its line; return the last exposition it made."""
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
-    command = [sys.executable, "-c", WORKER, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603 - our own script
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", WORKER],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
     return done.stdout
 
 
 def test_workers_are_summed_and_dead_ones_have_no_calls(tmp_path: Path) -> None:
-    process_id = run_worker(tmp_path).strip()
-    exposition = run_worker(tmp_path, process_id)
+    crashing_worker(tmp_path)
+    exposition = crashing_worker(tmp_path)
     assert "firstring_marks_lost_total 10.0" in exposition
     assert 'firstring_calls_active{channel="phone"} 1.0' in exposition
+    assert len(list(tmp_path.glob("gauge_livesum_*.db"))) == 1
+
+
+def test_living_workers_are_not_forgotten(tmp_path: Path) -> None:
+    alive, foreign = tmp_path / f"gauge_livesum_{os.getppid()}.db", tmp_path / "gauge_livesum_none.db"
+    alive.touch()
+    foreign.touch()
+    forget_the_dead(tmp_path)
+    assert alive.exists()
+    assert foreign.exists()

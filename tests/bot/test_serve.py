@@ -19,13 +19,57 @@ pytestmark = pytest.mark.real_time
 def servers_own() -> Iterator[Counter[str]]:
     """Counts the signals that reach the server's own handler."""
     seen: Counter[str] = Counter()
-    before = signal.signal(signal.SIGTERM, lambda *_: seen.update(["SIGTERM"]))
+    before = {
+        number: signal.signal(number, lambda number, _: seen.update([signal.Signals(number).name]))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     yield seen
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+async def test_an_interrupt_ends_the_calls_before_the_server_closes_their_sockets(
+    servers_own: Counter[str],
+) -> None:
+    limits: list[float] = []
+    all_ended = asyncio.Event()
+
+    async def drain(limit_s: float) -> bool:
+        limits.append(limit_s)
+        await all_ended.wait()
+        return False
+
+    async with draining(drain):
+        terminate()
+        await asyncio.sleep(0.05)
+        interrupt()
+        await asyncio.sleep(0.05)
+        assert limits == [bot_serve.DRAIN_LIMIT_S, 0.0]
+        assert not servers_own
+        all_ended.set()
+        await asyncio.sleep(0.05)
+        assert servers_own == {"SIGINT": 1}
+
+
+async def test_who_interrupts_twice_does_not_wait(servers_own: Counter[str]) -> None:
+    async def drain(_: float) -> bool:
+        await asyncio.Event().wait()
+        return False
+
+    async with draining(drain):
+        interrupt()
+        await asyncio.sleep(0.05)
+        interrupt()
+        await asyncio.sleep(0.05)
+        assert servers_own == {"SIGINT": 1}
 
 
 async def test_the_server_stops_when_the_calls_have_ended(servers_own: Counter[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from bot.sim_calls import SimCallError, list_scenarios, place_sim_call, wait_for_report
+from bot.sim_calls import SimCallError, is_sim, list_scenarios, place_sim_call, wait_for_report
 
 pytestmark = pytest.mark.real_time
 
@@ -36,6 +36,20 @@ async def sim(answer: Any, status: int = 200) -> AsyncGenerator[tuple[str, list[
         yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("twilio_url", "expected"),
+    [
+        ("http://127.0.0.1:9001", True),
+        ("http://localhost:9001", True),
+        ("http://[::1]:9001", True),
+        ("https://api.twilio.com", False),
+        ("https://127.0.0.1.example.com", False),
+    ],
+)
+def test_a_telephone_on_loopback_is_a_sim(twilio_url: str, expected: bool) -> None:
+    assert is_sim(twilio_url) is expected
 
 
 async def test_a_call_is_ordered_with_what_is_known() -> None:

@@ -1,7 +1,8 @@
 """Who is let in and how calls are shown; whole calls are in `tests/test_server.py` and `tests/e2e`."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,16 +12,18 @@ import pytest_asyncio
 from prometheus_client import generate_latest
 
 from bot import call as bot_call
-from bot.call import Call, EndReason
+from bot.call import Call, CallState, EndReason
 from bot.flow_check import check_agent
 from bot.metrics import Metrics
 from bot.resources import Resources
 from bot.switchboard import NotAdmittedError, Switchboard, call_view, line_view
+from processors.playout import PlayoutWire
 from processors.turn_record import Line
-from telephony.admission import Admission, derive_secret
+from telephony.admission import Admission, ClaimLedger, FileClaimLedger, derive_secret
 from telephony.rest import TwilioCredentials, TwilioRest
 from telephony.signature import PublicAddress
 from tests.bot.agent_files import AGENT, write_agent
+from tests.fakes.media_socket import FORMAT, STREAM, token_in
 
 FIRST, SECOND = "+18506872085", "+18506872099"
 
@@ -28,7 +31,9 @@ FIRST, SECOND = "+18506872085", "+18506872099"
 class Board:
     """A switchboard whose calls have no pipeline: they ring until somebody ends them."""
 
-    def __init__(self, folder: Path, *, agents: int, max_calls: int) -> None:
+    def __init__(
+        self, folder: Path, *, agents: int, max_calls: int, ledger: ClaimLedger | None = None
+    ) -> None:
         checked = {}
         for number, called in enumerate([FIRST, SECOND][:agents]):
             path = write_agent(folder / f"agent-{number}", agent=AGENT.replace(FIRST, called))
@@ -38,7 +43,7 @@ class Board:
         self.metrics = Metrics.create()
         self.switchboard = Switchboard(
             cast("Resources", resources),
-            admission=Admission(max_calls=max_calls, secret=derive_secret("token")),
+            admission=Admission(max_calls=max_calls, secret=derive_secret("token"), ledger=ledger),
             rest=TwilioRest(TwilioCredentials("AC" + "0" * 32, "secret")),
             address=PublicAddress("https://phone.example.com"),
             metrics=self.metrics,
@@ -54,8 +59,10 @@ class Board:
 class RingingCall(Call):
     """A call that only rings; what surrounds it is under test."""
 
-    def _open_recording(self) -> tuple[None, None]:
-        return None, None
+    async def put_on(self, wire: PlayoutWire) -> None:
+        self._set_state(CallState.LIVE)
+        self._line_up.set()
+        self.times.line_s = asyncio.get_running_loop().time()
 
     async def _run_pipeline(self) -> None:
         await self._end_asked.wait()
@@ -172,6 +179,87 @@ async def test_a_call_that_nobody_connects_is_let_go(two: Board, monkeypatch: py
     await call.ended.wait()
     assert call.end_reason is EndReason.LINE_NEVER_CAME
     assert "<Connect" in two.answer("CA2")
+
+
+class MediaPeer:
+    """Twilio's end of a media socket: starts a call and is silent until the socket is closed."""
+
+    def __init__(self, call_sid: str, token: str) -> None:
+        start = {
+            "streamSid": STREAM,
+            "accountSid": "AC" + "0" * 32,
+            "callSid": call_sid,
+            "tracks": ["inbound"],
+            "mediaFormat": FORMAT,
+            "customParameters": {"token": token, "caller": "+19995550000", "From": "+19995550000"},
+        }
+        self._messages = [
+            {"event": "connected", "protocol": "Call", "version": "1.0.0"},
+            {"event": "start", "sequenceNumber": "1", "streamSid": STREAM, "start": start},
+        ]
+        self._closed = asyncio.Event()
+
+    async def receive(self) -> Mapping[str, Any]:
+        if self._messages:
+            return {"type": "websocket.receive", "text": json.dumps(self._messages.pop(0))}
+        await self._closed.wait()
+        return {"type": "websocket.disconnect"}
+
+    async def send_text(self, data: str) -> None:
+        pass
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self._closed.set()
+
+
+@pytest_asyncio.fixture
+async def workers(tmp_path: Path) -> AsyncGenerator[tuple[Board, Board]]:
+    """Two workers of one server, as far as they know of each other."""
+    first, second = (
+        Board(tmp_path / name, agents=1, max_calls=2, ledger=FileClaimLedger(tmp_path / "claims"))
+        for name in ("first", "second")
+    )
+    async with first.switchboard, second.switchboard:
+        yield first, second
+
+
+async def test_a_call_whose_socket_lands_in_another_worker_goes_on_there(
+    workers: tuple[Board, Board],
+) -> None:
+    first, second = workers
+    peer = MediaPeer("CA1", token_in(first.answer("CA1", caller="+15550001111")))
+    serving = asyncio.create_task(second.switchboard.take_media(peer))
+    await asyncio.sleep(1.5)
+    call = second.switchboard.find("CA1")
+    assert call is not None
+    assert call.state is CallState.LIVE
+    assert call.setup.caller_number == "+15550001111"
+    second.switchboard.carrier_says_ended("CA1")
+    await serving
+    await asyncio.sleep(0)
+    ended = 'firstring_calls_total{agent="agent-0",channel="phone",outcome="caller_hung_up"} 1.0'
+    assert second.counted(ended)
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["let go", "the status callback comes here"])
+async def test_the_worker_that_lost_a_call_forgets_it(
+    workers: tuple[Board, Board], tmp_path: Path, is_told: bool
+) -> None:
+    first, second = workers
+    peer = MediaPeer("CA1", token_in(first.answer("CA1")))
+    serving = asyncio.create_task(second.switchboard.take_media(peer))
+    await asyncio.sleep(0.1)
+    if is_told:
+        first.switchboard.carrier_says_ended("CA1")
+    await asyncio.sleep(1.5)
+    assert first.switchboard.calls() == []
+    assert first.switchboard.live_calls == 0
+    assert first.counted('firstring_calls_active{channel="phone"} 0.0')
+    assert not first.counted("firstring_calls_total{")
+    assert not first.counted("firstring_call_seconds_count{")
+    second.switchboard.carrier_says_ended("CA1")
+    await serving
+    assert not await asyncio.to_thread((tmp_path / "first" / "recordings").exists)
 
 
 async def test_an_unknown_agent_is_no_browsers_either(two: Board) -> None:

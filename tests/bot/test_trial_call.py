@@ -77,11 +77,25 @@ def test_a_call_that_cannot_be_made_is_explained(
 
     monkeypatch.setattr(trial_call, "_launcher", no_launcher)
     monkeypatch.setattr(trial_call, "_call", fail)
-    code = run_trial_call(
-        load_settings(_env_file=None), environment={}, scenario="none", as_json=False, runs_dir=tmp_path
-    )
+    settings = load_settings(_env_file=None, twilio={"base_url": "http://127.0.0.1:1"})
+    code = run_trial_call(settings, environment={}, scenario="none", as_json=False, runs_dir=tmp_path)
     assert code == 1
     assert "the call could not be made: no such scenario" in capsys.readouterr().err
+
+
+def test_no_call_is_ordered_from_the_real_carrier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def call(*_: Any) -> NoReturn:
+        raise AssertionError("somebody was asked for a call")
+
+    monkeypatch.setattr(trial_call, "_launcher", no_launcher)
+    monkeypatch.setattr(trial_call, "_call", call)
+    settings = load_settings(_env_file=None, twilio={"account_sid": "AC" + "0" * 32, "auth_token": "t"})
+    code = run_trial_call(settings, environment={}, scenario="booking", as_json=False, runs_dir=tmp_path)
+    assert code == 1
+    assert "SIMS=on make call" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_call_that_the_agent_refused_is_told_with_the_callers_reasons(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from pipecat.pipeline.worker import PipelineWorker
 
 from bot import browser_peers
 from bot.call import RELEASE_LIMIT_S, Call, CallState, EndReason
@@ -47,6 +48,10 @@ async def hang_up_after_the_first_word(launcher: Launcher) -> Call:
     async with asyncio.timeout(RELEASE_LIMIT_S):
         await call.ended.wait()
     return call
+
+
+def pipelines_alive() -> int:
+    return sum(type(thing) is PipelineWorker for thing in gc.get_objects())
 
 
 def open_files() -> int:
@@ -137,7 +142,7 @@ async def test_a_browser_that_hangs_up_leaves_nothing(launcher: Launcher) -> Non
         assert call.end_reason is EndReason.CALLER_HUNG_UP
         assert call.release_s < RELEASE_LIMIT_S
     async with asyncio.timeout(8):
-        while (open_files(), len(asyncio.all_tasks())) > before:
+        while (open_files(), len(asyncio.all_tasks())) > before or pipelines_alive():
             gc.collect()
             await asyncio.sleep(0.1)
 

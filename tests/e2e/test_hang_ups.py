@@ -20,7 +20,7 @@ import pytest_asyncio
 from loguru import logger
 from pipecat.pipeline.worker import PipelineWorker
 
-from bot.call import Call
+from bot.call import RELEASE_LIMIT_S, Call
 from integrations.calendar import PartOfDay, Service, Slot
 from sims.carrier import CallPlan
 from sims.scenario import EndedBy, Expect, Heard, Say, Scenario, Step
@@ -30,6 +30,8 @@ from tests.fakes.media_socket import dial, new_call_sid, token_in
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
 AT_ONCE = 16
+SLACK_S = 0.5
+"""Of sixteen calls' scheduling."""
 Moment = Callable[[Launcher, random.Random], Awaitable[str]]
 TOOL_S = 1.5
 ASKS = "I'd like a cleaning on Tuesday."
@@ -107,6 +109,9 @@ async def fill_pools(launcher: Launcher, moments: list[Moment], rng: random.Rand
     # As many connections to the model as calls can ask for at once: each may have one withdrawn and one running.
     sdk = launcher.board._resources.clients.anthropic.sdk
     await asyncio.gather(*(sdk._client.get(sdk.base_url) for _ in range(2 * AT_ONCE)))
+    # And to the carrier: all calls may be hung up at once.
+    rest = launcher.board._rest
+    await asyncio.gather(*(rest.fetch_call(new_call_sid()) for _ in range(2 * AT_ONCE)))
     await asyncio.sleep(0.5)
 
 
@@ -219,6 +224,8 @@ async def test_nothing_is_left_of_two_hundred_callers_who_hang_up(
     rng.shuffle(moments)
     calls = await play(launcher, moments, rng)
     assert len(calls) == 200
+    took_s = [released_in(call) for call in calls]
+    assert max(took_s) <= RELEASE_LIMIT_S + SLACK_S, sorted(took_s)[-5:]
     assert await still_held(before) == NOTHING
     assert launcher.board.live_calls == 0
     assert tools["asked"] > tools["answered"], "nobody hung up while a tool ran"
@@ -236,6 +243,13 @@ async def test_nothing_is_left_of_calls_that_are_stopped_by_force(
     monkeypatch.setattr("bot.call._CANCEL_LIMIT_S", 0.0)
     await play(launcher, [rings_only, cuts_the_socket, cuts_the_socket, in_the_greeting] * 8, rng)
     assert await still_held(before) == NOTHING
+
+
+def released_in(call: Call) -> float:
+    """Return the seconds from the end being asked for until everything was released."""
+    assert call.times.end_asked_s is not None
+    assert call.times.ended_s is not None
+    return call.times.ended_s - call.times.end_asked_s
 
 
 def unfinished(folder: Path) -> list[str]:

@@ -37,17 +37,16 @@ class _QuietServer(uvicorn.Server):
 
 
 @dataclass(frozen=True)
-class Launcher:
-    """A running launcher and what a test needs of its surroundings."""
+class Served:
+    """A running server as Twilio and an operator see it, in this process or in another."""
 
     world: SimWorld
-    app: FastAPI
-    settings: Settings
+    port: int
     http: aiohttp.ClientSession
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.settings.port}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def voice_url(self) -> str:
@@ -55,11 +54,7 @@ class Launcher:
 
     @property
     def media_url(self) -> str:
-        return f"ws://127.0.0.1:{self.settings.port}/twilio/media"
-
-    @property
-    def board(self) -> Switchboard:
-        return self.app.state.board
+        return f"ws://127.0.0.1:{self.port}/twilio/media"
 
     def signature(self, url: str, fields: Mapping[str, str] | None = None) -> str:
         return sign(self.world.twilio.auth_token, url, fields or {})
@@ -90,15 +85,27 @@ class Launcher:
             }
         )
 
+
+@dataclass(frozen=True)
+class Launcher(Served):
+    """One in this process, and what a test needs of its inside."""
+
+    app: FastAPI
+    settings: Settings
+
+    @property
+    def board(self) -> Switchboard:
+        return self.app.state.board
+
     async def ended(self, call_sid: str) -> Call:
-        """Wait until a call has ended and left its files."""
+        """Wait until a call has ended and left its files, if its line ever came."""
         await eventually(lambda: self.board.find(call_sid) is not None)
         call = self.board.find(call_sid)
         assert call is not None
         async with asyncio.timeout(WAIT_S):
             await call.ended.wait()
         folder = call.setup.folder
-        if folder is not None:
+        if folder is not None and call.times.line_s is not None:
             await eventually((folder / "transcript.txt").exists)
         return call
 
@@ -154,7 +161,7 @@ async def open_launcher(
             for vendor in world.vendors:
                 vendor.profile = PROFILES[profile]
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
-                yield Launcher(world, app, complete, http)
+                yield Launcher(world, complete.port, http, app, complete)
         finally:
             server.should_exit = True
             await serving

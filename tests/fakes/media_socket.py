@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
-from tests.fakes.launcher import Launcher
+from tests.fakes.launcher import Served
 
 STREAM = "MZ" + "0" * 32
 SILENCE = b"\xff" * 160
@@ -112,22 +112,22 @@ class MediaSocket:
 
 @contextlib.asynccontextmanager
 async def dial(
-    launcher: Launcher, call_sid: str | None = None, *, signature: str | None = None
+    server: Served, call_sid: str | None = None, *, signature: str | None = None
 ) -> AsyncGenerator[MediaSocket]:
     """Open a media socket, signed unless `signature` says otherwise; nothing is sent yet."""
-    signed = launcher.signature(launcher.media_url) if signature is None else signature
-    async with launcher.http.ws_connect(
-        launcher.media_url, headers={"X-Twilio-Signature": signed}, compress=0
+    signed = server.signature(server.media_url) if signature is None else signature
+    async with server.http.ws_connect(
+        server.media_url, headers={"X-Twilio-Signature": signed}, compress=0
     ) as wire:
         yield MediaSocket(wire, call_sid or new_call_sid())
 
 
 @contextlib.asynccontextmanager
-async def live_call(launcher: Launcher) -> AsyncGenerator[MediaSocket]:
+async def live_call(server: Served) -> AsyncGenerator[MediaSocket]:
     """Ring, connect and start: the agent is greeting."""
     call_sid = new_call_sid()
-    token = token_in(await launcher.ring(call_sid))
-    async with dial(launcher, call_sid) as line:
+    token = token_in(await server.ring(call_sid))
+    async with dial(server, call_sid) as line:
         await line.connected()
         await line.start(token)
         yield line

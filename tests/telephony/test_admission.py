@@ -15,6 +15,7 @@ from telephony.admission import (
     AdmissionVerdict,
     Admitted,
     ClaimVerdict,
+    Expiry,
     FileClaimLedger,
     MediaToken,
     MemoryClaimLedger,
@@ -132,12 +133,12 @@ def test_another_deployment_s_token_is_forged() -> None:
 def test_a_reservation_nobody_claims_frees_its_slot_and_is_named_once() -> None:
     slots = admission(max_calls=1)
     token = token_of(slots.reserve(CALL, "a", NOW_S))
-    assert slots.expire(NOW_S + 59) == []
+    assert slots.expire(NOW_S + 59) == {}
     assert isinstance(
         slots.reserve("CA2", "a", NOW_S + 60), Admitted
     )  # free at once, not only when expire() runs
-    assert slots.expire(NOW_S + 60) == [CALL]
-    assert slots.expire(NOW_S + 60) == []
+    assert slots.expire(NOW_S + 60) == {CALL: Expiry.TIME_OVER}
+    assert slots.expire(NOW_S + 60) == {}
     assert slots.claim(token, CALL, NOW_S + 60).verdict is ClaimVerdict.EXPIRED
 
 
@@ -148,7 +149,7 @@ def test_asking_again_after_the_time_is_over_gives_a_new_token_for_what_is_still
     assert token_of(answer) != old
     assert isinstance(answer, Admitted)
     assert answer.is_repeated
-    assert slots.expire(NOW_S + 61) == []
+    assert slots.expire(NOW_S + 61) == {}
     assert slots.claim(answer.token, CALL, NOW_S + 62).is_reserved_here
 
 
@@ -182,8 +183,35 @@ def test_a_media_socket_may_land_in_another_worker_and_the_first_lets_go(
     assert (claim.is_accepted, claim.agent, claim.is_reserved_here) == (True, "reception", False)
     assert second.reserve("CA2", "a", NOW_S + 1) == Refused(AdmissionVerdict.FULL)
     assert first.claim(token, CALL, NOW_S + 1).verdict is ClaimVerdict.REUSED
-    assert first.expire(NOW_S + 1) == [CALL]
+    assert first.expire(NOW_S + 1) == {CALL: Expiry.TAKEN}
     assert first.reserved_calls == 0
+
+
+def test_a_token_carries_the_callers_number_to_whichever_worker_claims_it(
+    workers: tuple[Admission, Admission],
+) -> None:
+    first, second = workers
+    token = token_of(first.reserve(CALL, "reception", NOW_S, caller="+15550001111"))
+    assert second.claim(token, CALL, NOW_S + 1).caller == "+15550001111"
+
+
+@pytest.mark.parametrize(
+    "caller", ["", "sip:" + "x" * 400, "+1555\n0001111"], ids=["none", "long", "line break"]
+)
+def test_a_number_that_cannot_stand_in_a_token_is_left_out_and_the_call_comes_in(caller: str) -> None:
+    slots = admission()
+    claim = slots.claim(token_of(slots.reserve(CALL, "reception", NOW_S, caller=caller)), CALL, NOW_S)
+    assert (claim.is_accepted, claim.caller) == (True, "")
+
+
+def test_a_call_that_ends_here_after_another_worker_took_it_is_told_apart(
+    workers: tuple[Admission, Admission],
+) -> None:
+    first, second = workers
+    second.claim(token_of(first.reserve(CALL, "a", NOW_S)), CALL, NOW_S)
+    assert first.release(CALL) is True
+    assert first.release(CALL) is False
+    assert second.release(CALL) is False
 
 
 def test_a_withdrawn_token_is_dead_in_every_worker(workers: tuple[Admission, Admission]) -> None:
@@ -202,7 +230,7 @@ def test_a_webhook_sent_to_two_workers_opens_one_socket_while_the_call_lives_and
     assert (claim.is_accepted, claim.is_reserved_here) == (True, True)
     second.release(CALL)
     assert second.claim(other, CALL, NOW_S).verdict is ClaimVerdict.REUSED
-    assert first.expire(NOW_S) == [CALL]
+    assert first.expire(NOW_S) == {CALL: Expiry.TAKEN}
 
 
 def test_a_second_token_for_a_live_call_is_a_duplicate(workers: tuple[Admission, Admission]) -> None:
@@ -211,7 +239,7 @@ def test_a_second_token_for_a_live_call_is_a_duplicate(workers: tuple[Admission,
     assert first.claim(token, CALL, NOW_S).is_accepted
     assert first.claim(other, CALL, NOW_S).verdict is ClaimVerdict.DUPLICATE
     assert first.live_calls == 1
-    assert second.expire(NOW_S + 60) == [CALL]
+    assert second.expire(NOW_S + 60) == {CALL: Expiry.TIME_OVER}
 
 
 CLAIM_ALL = """
@@ -284,7 +312,7 @@ def test_a_directory_that_vanished_keeps_no_caller_out(tmp_path: Path) -> None:
     assert slots.claim(token, CALL, NOW_S).is_accepted
     slots.release(CALL)
     assert slots.claim(token, CALL, NOW_S).verdict is ClaimVerdict.REUSED
-    assert slots.expire(NOW_S) == []
+    assert slots.expire(NOW_S) == {}
 
 
 def test_the_memory_ledger_forgets_what_has_expired() -> None:
@@ -302,9 +330,12 @@ def test_the_memory_ledger_forgets_what_has_expired() -> None:
     call_sid=st.text(min_size=1, max_size=34).filter(lambda text: "\n" not in text),
     agent=st.text(min_size=1, max_size=30).filter(lambda text: "\n" not in text),
     expires_at_s=st.integers(0, 2**40),
+    caller=st.text(max_size=20).filter(lambda text: "\n" not in text),
 )
-def test_every_token_reads_back_as_it_was_written(call_sid: str, agent: str, expires_at_s: int) -> None:
-    token = MediaToken(call_sid, agent, expires_at_s, "n0nce")
+def test_every_token_reads_back_as_it_was_written(
+    call_sid: str, agent: str, expires_at_s: int, caller: str
+) -> None:
+    token = MediaToken(call_sid, agent, expires_at_s, "n0nce", caller)
     assert verify_token(sign_token(token, SECRET), SECRET) == token
 
 

@@ -1,0 +1,138 @@
+"""`firstring serve` as processes of its own: two workers share the calls, and a signal lets them end."""
+
+import asyncio
+import os
+import signal
+import wave
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.call import RELEASE_LIMIT_S
+from bot.timeline import read_timeline
+from tests.fakes.launcher import eventually
+from tests.fakes.media_socket import dial, live_call, new_call_sid, token_in
+from tests.fakes.served_process import ServedProcess, open_served_process
+
+pytestmark = [pytest.mark.real_time, pytest.mark.timeout(60)]
+
+FILES = {"audio.wav", "timeline.json", "transcript.txt"}
+CALLER = "+15550100001"
+"""Who `ring` says is calling."""
+
+
+def recorded_s(folder: Path) -> float:
+    with wave.open(str(folder / "audio.wav")) as wav:
+        return wav.getnframes() / wav.getframerate()
+
+
+async def get(served: ServedProcess, path: str) -> Any:
+    async with served.http.get(f"{served.url}{path}") as answer:
+        return await answer.json()
+
+
+async def listed(served: ServedProcess, call_sid: str) -> Mapping[str, Any] | None:
+    """Return the call as the worker lists it that happens to answer."""
+    calls = (await get(served, "/api/calls"))["calls"]
+    return next((call for call in calls if call["call_sid"] == call_sid), None)
+
+
+async def files_of(served: ServedProcess, call_sid: str) -> Path:
+    folder = served.recordings / call_sid
+    await eventually((folder / "transcript.txt").exists)
+    assert {path.name for path in await asyncio.to_thread(lambda: list(folder.iterdir()))} == FILES
+    return folder
+
+
+async def test_a_call_may_ring_in_one_worker_and_be_held_in_the_other(tmp_path: Path) -> None:
+    async with open_served_process(tmp_path, workers=2) as served:
+        first, second = served.workers()
+        call_sid = new_call_sid()
+        os.kill(second, signal.SIGSTOP)
+        token = token_in(await served.ring(call_sid))
+        os.kill(first, signal.SIGSTOP)
+        os.kill(second, signal.SIGCONT)
+        async with dial(served, call_sid) as line:
+            await line.connected()
+            await line.start(token)
+            await line.read(until="media")
+            call = await listed(served, call_sid)
+            assert call is not None
+            assert (call["state"], call["from"]) == ("live", CALLER)
+            os.kill(first, signal.SIGCONT)
+            reports = await asyncio.gather(
+                *(
+                    served.world.twilio.place_call("hangup_early", voice_url=served.voice_url)
+                    for _ in range(4)
+                )
+            )
+            assert [report.outcome for report in reports] == ["ok"] * 4, reports
+            for _ in range(75):
+                await line.media()
+                await asyncio.sleep(0.02)
+            os.kill(second, signal.SIGSTOP)
+            assert await listed(served, call_sid) is None, "the worker that lost it lists it"
+            os.kill(second, signal.SIGCONT)
+            await line.stop()
+            assert await line.read() == "closed"
+        folder = await files_of(served, call_sid)
+        assert recorded_s(folder) >= 1.5
+        timeline = read_timeline(folder / "timeline.json")
+        assert timeline.ended_reason == "caller_hung_up"
+        assert [turn.kind for turn in timeline.turns] == ["greeting"]
+        for report in reports:
+            assert recorded_s(await files_of(served, report.call_sid)) > 0
+        counted = await served.metrics()
+        calls = {name: count for name, count in counted.items() if name.startswith("calls{")}
+        assert calls == {"calls{agent=reception,channel=phone,outcome=caller_hung_up}": 5}
+        assert counted["calls_active{channel=phone}"] == 0
+
+
+async def test_the_calls_of_a_worker_that_was_killed_are_not_counted_as_live(tmp_path: Path) -> None:
+    async with open_served_process(tmp_path, workers=2) as served:
+        first, second = served.workers()
+        os.kill(second, signal.SIGSTOP)
+        async with live_call(served) as line:
+            await line.read(until="media")
+            os.kill(second, signal.SIGCONT)
+            assert (await served.metrics())["calls_active{channel=phone}"] == 1
+            os.kill(first, signal.SIGKILL)
+            assert await line.read() == "closed"
+        async with asyncio.timeout(5):
+            while (await served.metrics())["calls_active{channel=phone}"]:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.1)
+
+
+async def drains(served: ServedProcess) -> None:
+    """Wait until every worker says that it drains."""
+    answers = 0
+    async with asyncio.timeout(5):
+        while answers < 10:  # a connection gets to any of them
+            answers = answers + 1 if (await get(served, "/readyz"))["status"] == "draining" else 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "number", "code"),
+    [(1, signal.SIGTERM, -signal.SIGTERM), (2, signal.SIGTERM, 0), (2, signal.SIGINT, 0)],
+    ids=["one worker, SIGTERM", "two, SIGTERM", "two, SIGINT to their parent alone"],
+)
+async def test_a_drain_lets_the_call_that_runs_end(
+    tmp_path: Path, workers: int, number: signal.Signals, code: int
+) -> None:
+    async with open_served_process(tmp_path, workers=workers) as served:
+        async with live_call(served) as line:
+            await line.read(until="media")
+            served.process.send_signal(number)
+            await drains(served)
+            assert "<Say" in await served.ring(new_call_sid())
+            await line.read(until="mark")
+            assert served.process.returncode is None
+            await line.stop()
+            assert await line.read() == "closed"
+        async with asyncio.timeout(RELEASE_LIMIT_S + 3):
+            await served.process.wait()
+        assert served.process.returncode == code
+        timeline = read_timeline(await files_of(served, line.call_sid) / "timeline.json")
+        assert timeline.ended_reason == "caller_hung_up"

@@ -1,0 +1,103 @@
+"""`firstring serve` as it is run: processes of its own, whose vendors are sims in this one."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from sims.profiles import PROFILES
+from sims.world import SimWorld
+from tests.fakes.launcher import ROOT, Served
+
+READY_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class ServedProcess(Served):
+    """A server that was started by its command."""
+
+    process: Process
+    """The one that a service manager would signal."""
+    recordings: Path
+    log: Path
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers, when there are several."""
+        parent = self.process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return [
+            int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()
+        ]
+
+
+@contextlib.asynccontextmanager
+async def open_served_process(folder: Path, *, workers: int = 1) -> AsyncGenerator[ServedProcess]:
+    """Run the command until the block ends; ready for calls when it begins.
+
+    Args:
+        folder: Gets the database, recordings, caches and the log.
+        workers: How many.
+    """
+    async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
+        port = _free_port()
+        environment = {
+            **os.environ,
+            **world.env(),
+            **{f"{vendor}_API_KEY": "sim" for vendor in ("DEEPGRAM", "ANTHROPIC", "ELEVENLABS", "CARTESIA")},
+            "PYTHONPATH": str(ROOT),
+            "AGENTS_DIR": str(ROOT / "flows"),
+            "DATABASE_URL": f"sqlite:///{folder / 'first-ring.db'}",
+            "RECORDINGS_URL": str(folder / "recordings"),
+            "PORT": str(port),
+            "WORKERS": str(workers),
+            "SIMS": "off",
+        }
+        log = folder / "log.txt"
+        with log.open("wb") as written:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "bot.cli", "serve"),
+                cwd=folder,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=written,
+                stderr=written,
+                start_new_session=True,  # with its workers it can be ended as one
+            )
+        try:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
+                served = ServedProcess(world, port, http, process, folder / "recordings", log)
+                await _wait_until_ready(served)
+                yield served
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def _wait_until_ready(served: ServedProcess) -> None:
+    async with asyncio.timeout(READY_LIMIT_S):
+        while not await _is_ready(served):
+            assert served.process.returncode is None, served.log.read_text()
+            await asyncio.sleep(0.1)
+
+
+async def _is_ready(served: ServedProcess) -> bool:
+    try:
+        async with served.http.get(f"{served.url}/readyz") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:  # nothing listens yet
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
