@@ -306,8 +306,10 @@ class BargeInProcessor(FrameProcessor):
             return self._table.words(frame.text, is_final=True, now_s=now_s)
         if isinstance(frame, InterimTranscriptionFrame | EagerTranscriptionFrame):
             return self._table.words(frame.text, is_final=False, now_s=now_s)
-        if isinstance(frame, VADUserStartedSpeakingFrame | ProposedUserStartedSpeakingFrame):
+        if isinstance(frame, VADUserStartedSpeakingFrame):
             return self._table.started(now_s)
+        if isinstance(frame, ProposedUserStartedSpeakingFrame):
+            return self._table.proposed()
         if isinstance(frame, VADUserStoppedSpeakingFrame):
             return self._table.stopped(now_s, frame.stop_secs)
         if isinstance(frame, TranscriptFlushedFrame):

@@ -170,12 +170,18 @@ class BargeInTable:
     # Events with a frame: the last action says what becomes of it
 
     def started(self, now_s: float) -> list[Action]:
-        """The sound is speech. A sound whose beginning was not told begins now; a sign may come after its end."""
+        """The sound is speech. A sound whose beginning was not told begins now."""
         if not self._is_busy or self._is_interruption:
             return [Action.PASS]
-        if self.state is not Suspicion.CLEAR:
+        if self.state is Suspicion.SUSPECT:
             return [Action.HOLD]
         return [*self._sound_began(now_s), Action.HOLD]
+
+    def proposed(self) -> list[Action]:
+        """The recogniser believes that a turn begins. It says so late: a sound is what the voice model hears."""
+        if not self._is_busy or self._is_interruption:
+            return [Action.PASS]
+        return [Action.DROP if self.state is Suspicion.CLEAR else Action.HOLD]
 
     def stopped(self, now_s: float, quiet_s: float = 0.0) -> list[Action]:
         """The speech has ended, `quiet_s` ago."""

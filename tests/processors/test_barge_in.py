@@ -493,6 +493,7 @@ async def test_what_is_held_is_bounded_even_without_interims() -> None:
 
 async def test_a_recogniser_with_turns_of_its_own_is_held_back_too() -> None:
     async with Rig() as rig:
+        rig.barge_in.onset(rig.now_s())
         await rig.give(ProposedUserStartedSpeakingFrame(), EagerTranscriptionFrame("uh-huh", "caller", ""))
         assert rig.playout.is_paused
         await rig.give(EagerEndOfTurnCancelFrame(), ProposedUserStoppedSpeakingFrame(), interim("no"))

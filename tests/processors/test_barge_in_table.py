@@ -176,15 +176,18 @@ def test_how_long_it_was_tells_an_echo_from_an_answer_in_the_same_words(
     assert words(table, ECHO, 1.3 + sound_s) == ([HOLD] if is_echo else [INTERRUPT, PASS])
 
 
-def test_a_sign_of_speech_that_comes_after_its_end_is_no_new_sound() -> None:
+def test_a_turn_that_the_recogniser_proposes_is_no_new_sound() -> None:
     """Flux tells the beginning of a short word when the voice model has told its end."""
     table = busy_table()
     table.onset(1.0)
     table.started(1.2)
     table.stopped(1.6, 0.2)
-    assert table.started(1.62) == [HOLD]
+    assert table.proposed() == [HOLD]
     assert words(table, BACKCHANNEL, 1.63) == [HOLD]
     assert table.flushed(1.65) == [RESUME, DROP]
+    assert table.proposed() == [DROP]
+    assert words(table, MEANING, 1.9) == [INTERRUPT, PASS]
+    assert table.proposed() == [PASS]
 
 
 def test_a_second_sound_while_it_is_judged_is_a_new_suspicion_in_the_same_pause() -> None:
@@ -265,7 +268,18 @@ def test_when_the_agent_is_done_what_was_held_goes_on(has_stopped: bool) -> None
 EVENTS = st.tuples(
     st.sampled_from(
         [
-            *("onset", "noise", "short", "started", "stopped", "flushed", "changed", "busy", "idle"),
+            *(
+                "onset",
+                "noise",
+                "short",
+                "started",
+                "proposed",
+                "stopped",
+                "flushed",
+                "changed",
+                "busy",
+                "idle",
+            ),
             *(f"{kind} {text}" for kind in ("interim", "final") for text in (BACKCHANNEL, ECHO, MEANING)),
         ]
     ),
@@ -298,6 +312,8 @@ class Caller:
             self.act(table.noise(now_s, may_be_word=name == "short"), None)
         elif name == "started":
             self.act(table.started(now_s), frame)
+        elif name == "proposed":
+            self.act(table.proposed(), frame)
         elif name == "stopped":
             self.act(table.stopped(now_s, 0.2), frame)
         elif name == "flushed":
