@@ -203,8 +203,8 @@ def turn_goals(figures: Mapping[Bot, TurnFigures]) -> list[Goal]:
         _at_most(f"stop p95 ≤ {STOP_P95_S:g} s", ours.stop.p95, STOP_P95_S),
         Goal(
             "nothing of the old phrase after the pause",
-            f"{ours.old_words} words in {heeded.of} interruptions",
-            ours.old_words == 0 if heeded.of else None,
+            f"{ours.old_words} words, went on {ours.taken_up} times, in {heeded.of} interruptions",
+            ours.old_words == ours.taken_up == 0 if heeded.of else None,
         ),
         Goal(
             "no harmless sound costs a word",

@@ -143,6 +143,13 @@ def test_every_goal_can_be_held() -> None:
     assert [goal.is_held for goal in turn_goals(figures)] == [True] * 10
 
 
+def test_who_pauses_and_goes_on_during_an_interruption_played_old_audio() -> None:
+    ours = corpus(answer_s=0.5, pause_s=0.1)
+    went_on = over("interruption", 5.0, pauses=2, pause_s=0.1, stopped=True)
+    goals = turn_goals(measure_turns({Bot.OURS: [*ours, report(overs=(went_on,))], Bot.PLAIN: PLAIN}))
+    assert [number for number, goal in enumerate(goals) if goal.is_held is False] == [4]
+
+
 def test_without_speculation_it_must_be_no_slower_than_plain() -> None:
     ours, cautious = corpus(answer_s=0.5, pause_s=0.1), corpus(answer_s=1.01, pause_s=0.1)
     goals = turn_goals(measure_turns({Bot.OURS: ours, Bot.PLAIN: PLAIN, Bot.CAUTIOUS: cautious}))

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,20 @@ def test_sayings_are_not_judged_without_words() -> None:
     )
     assert scenario.missing_sayings("") == []
     assert scenario.missing_sayings("See you on WEDNESDAY.") == ["bye$"]
+
+
+@pytest.mark.parametrize(
+    ("offer", "answers"),
+    [
+        ("I have Thursday, November 26th at five thirty PM. Would that suit you?", ("Yes, please.",)),
+        (
+            "I have Thursday, November 26th at five PM or five thirty PM. Which would you like?",
+            ("The first one, please.", "The second one, please."),
+        ),
+    ],
+)
+def test_who_books_takes_one_time_as_well_as_one_of_two(offer: str, answers: tuple[str, ...]) -> None:
+    """Shortly before the office closes there is only one left."""
+    (conversation,) = [step.converse for step in load_scenarios()["booking"].steps if step.converse]
+    first = next(one for one in conversation.answers if re.search(one.when, offer, re.IGNORECASE))
+    assert first.say == answers
