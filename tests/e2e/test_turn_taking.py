@@ -38,6 +38,8 @@ CALLED = {"announced": ANNOUNCED, "announced_key": ANNOUNCED, "flux": FLUX}
 UNCLEAR = "Could you move my visit to another week?"
 UNCLEAR_VOICE = "caller-3"
 TOOL_S = 1.5
+STAGGER_S = 0.5
+"""Between two calls: a burst at a launcher that has just started is another test."""
 ASKS_NUMBER = "What phone number should they call back?"
 KEYS_S = 2.0
 """Eleven keys take longer."""
@@ -78,7 +80,8 @@ async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ev
             await mumble(launcher, UNCLEAR, UNCLEAR_VOICE)
             booking = slow_booking(launcher, patch)
 
-            async def one(scenario: Scenario) -> WholeCall:
+            async def one(scenario: Scenario, after_s: float) -> WholeCall:
+                await asyncio.sleep(after_s)
                 called = CALLED.get(scenario.name, NUMBER)
                 report = await launcher.world.twilio.place_call(
                     scenario, voice_url=launcher.voice_url, called=called, out_dir=folder
@@ -86,8 +89,12 @@ async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ev
                 call = await launcher.ended(report.call_sid)
                 return WholeCall(report, call, contexts[id(call.turns)])
 
-            chosen = map(load_scenario, sorted(SCENARIOS.glob("*.yaml")))
-            calls = {scenario.name: asyncio.create_task(one(scenario)) for scenario in chosen}
+            chosen = map(load_scenario, SCENARIOS.glob("*.yaml"))
+            longest_first = sorted(chosen, key=lambda scenario: (-scenario.max_s, scenario.name))
+            calls = {
+                scenario.name: asyncio.create_task(one(scenario, number * STAGGER_S))
+                for number, scenario in enumerate(longest_first)
+            }
             yield Evening(launcher, calls, booking)
             for task in calls.values():
                 task.cancel()
