@@ -12,7 +12,7 @@ FIRSTRING := $(BIN)/python -m bot.cli
 export PYRIGHT_PYTHON_GLOBAL_NODE := off
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help run test call check bench evals warm picture lock clean
+.PHONY: help run test call check bench chaos evals warm picture lock clean
 
 help:
 	@echo "run    serve on http://127.0.0.1:7860 (vendors without a key are played by sims)"
@@ -20,6 +20,7 @@ help:
 	@echo "test   the whole test suite"
 	@echo "check  format, lint, types, import arrows"
 	@echo "bench  measure against a plain Pipecat bot"
+	@echo "chaos  play seeded calls while vendors fail"
 	@echo "evals  play the agents' eval scenarios through Pipecat's harness"
 	@echo "warm   render every fixed line into the audio cache"
 	@echo "picture draw the README's pictures from test calls"
@@ -41,13 +42,19 @@ evals: $(VENV)/.run
 bench: $(VENV)/.dev
 	$(FIRSTRING) bench $(ARGS)
 
+chaos: $(VENV)/.dev
+	$(FIRSTRING) chaos $(ARGS)
+
 picture: $(VENV)/.run
 	$(BIN)/python -m docs.timeline $(ARGS)
 	$(BIN)/python -m docs.interruption
 
-# A file's tests stay in one process, and a process that a stuck test took down is replaced.
+# A file's tests stay in one process, and a process that a test took down is replaced. Five, whatever the cores:
+# most of the time is spent waiting, for calls that take as long as calls take. Every process, and every server that
+# a test starts, would compile our code anew if the environment forbade to keep what is compiled.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -5,7 +5,8 @@ Run it with `firstring serve`; nothing imports it.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import gc
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,18 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from bot.browser_peers import BadOfferError, BrowserPeers, Candidate, UnknownPeerError, close_peer
-from bot.flow_check import CheckedAgent, load_checked_agents
+from bot.call_events import StoreEvents
+from bot.call_view import call_view
+from bot.flow_check import load_checked_agents
+from bot.handoff import HandoffDesk
+from bot.handoff_case import ANSWERED_PATH, DIALLED_PATH, RECORDED_PATH, RECORDING_PATH, WHISPER_PATH
 from bot.logs import log_at
 from bot.loop_lag import watch_loop_lag
+from bot.meter import ProcessMeter
 from bot.metrics import Metrics
-from bot.resources import BROWSER_RATE_HZ, PHONE_RATE_HZ, Resources
+from bot.overflow import OVERFLOW_PATH
+from bot.refused_calls import VOICE_PATH
+from bot.resources import Resources
 from bot.serve import draining
 from bot.settings import Settings, load_settings
 from bot.sim_calls import SimCallError, is_sim, list_scenarios, place_sim_call
@@ -31,19 +39,30 @@ from bot.switchboard import (
     NotAdmittedError,
     Switchboard,
     UnknownAgentError,
-    call_view,
 )
-from bot.voice_lines import warm
+from bot.vendor_clients import twilio_credentials
+from bot.voicemail import VoicemailKeeper
+from bot.warm import measure_standbys, warm_lines
 from telephony import twiml
 from telephony.admission import Admission, FileClaimLedger, derive_secret
-from telephony.rest import TwilioCredentials, TwilioRest
-from telephony.signature import MAX_BODY_BYTES, PublicAddress, SignatureChecker, SignatureVerdict
+from telephony.capacity import LoopHealth
+from telephony.rest import TwilioRest
+from telephony.signature import (
+    MAX_BODY_BYTES,
+    SIGNATURE_HEADER,
+    PublicAddress,
+    SignatureChecker,
+    SignatureVerdict,
+)
 
-VOICE_PATH = "/twilio/voice"
 STATUS_PATH = "/twilio/status"
+_ENDED = ("completed", "busy", "failed", "no-answer", "canceled")
+"""What Twilio calls a call that is over."""
 _WEB = Path(__file__).parent / "web"
 _TEST_CALL_LIMIT_S = 5.0
 """From the order to the ring."""
+_STANDBY_LIMIT_S = 1.5
+"""For the standby voices to say how loud they are, once the first one's lines are there."""
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -114,10 +133,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             on_lookup=lambda lookup: metrics.audio_cache_lookup(lookup.value),
             usage=metrics,
         )
-        async with TwilioRest(_credentials(settings), base_url=settings.twilio.base_url) as rest:
+        resources.stores.listen(StoreEvents(resources.stores.events, metrics))
+        async with TwilioRest(twilio_credentials(settings.twilio), base_url=settings.twilio.base_url) as rest:
+            loop_health = LoopHealth()
             board = Switchboard(
                 resources,
-                admission=_admission(settings),
+                admission=_admission(settings, _meter(resources, loop_health)),
                 rest=rest,
                 address=address,
                 metrics=metrics,
@@ -125,34 +146,42 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.board = board
             app.state.is_ready = app.state.is_warm = False
             background = [
-                asyncio.create_task(watch_loop_lag(metrics.loop_lag), name="loop_lag"),
-                asyncio.create_task(_warm_all(app, resources), name="warm"),
+                asyncio.create_task(watch_loop_lag(metrics.loop_lag, loop_health.observe), name="loop_lag"),
+                asyncio.create_task(_warm(app, resources), name="warm"),
+                asyncio.create_task(resources.look_after(), name="look_after"),
             ]
+            _spare_from_collection()
             try:
                 async with board, draining(board.drain):
                     yield
             finally:
                 for task in background:
                     task.cancel()
+                gc.unfreeze()
                 await resources.close()
 
     app = FastAPI(title="First Ring", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    _add_twilio_routes(app, signatures, metrics)
+    signed_form = _signed_form(signatures, metrics)
+    _add_twilio_routes(app, signed_form, signatures, metrics)
+    _add_handoff_routes(app, signed_form)
     _add_browser_routes(app, BrowserPeers())
     _add_page_routes(app, settings, voice_url=address.http(VOICE_PATH))
     _add_operator_routes(app, metrics)
     return app
 
 
-def _add_twilio_routes(app: FastAPI, signatures: SignatureChecker, metrics: Metrics) -> None:
-    async def checked(request: Request) -> Any:
+SignedForm = Callable[[Request], Awaitable[Mapping[str, str]]]
+
+
+def _signed_form(signatures: SignatureChecker, metrics: Metrics) -> SignedForm:
+    async def checked(request: Request) -> Mapping[str, str]:
         """Return the form of a request that Twilio signed; anything else is 403."""
         query = f"?{request.url.query}" if request.url.query else ""
         check = signatures.check_webhook(
             path_and_query=request.url.path + query,
             content_type=request.headers.get("content-type"),
             body=await _bounded_body(request),
-            signature=request.headers.get("x-twilio-signature"),
+            signature=request.headers.get(SIGNATURE_HEADER),
         )
         if not check.is_valid:
             metrics.media_fault(f"signature_{check.verdict}")
@@ -160,35 +189,55 @@ def _add_twilio_routes(app: FastAPI, signatures: SignatureChecker, metrics: Metr
             raise HTTPException(403, headers={"Connection": "close"})  # whatever is still being sent
         return check.fields
 
+    return checked
+
+
+def _add_twilio_routes(
+    app: FastAPI, checked: SignedForm, signatures: SignatureChecker, metrics: Metrics
+) -> None:
     @app.post(VOICE_PATH)
-    async def voice(request: Request) -> Response:
+    async def voice(request: Request, moves: int = 0) -> Response:
         form = await checked(request)
-        called, caller = form.get("To", ""), form.get("From", "")
-        if form.get("Direction", "").startswith("outbound"):
-            called, caller = caller, called
+        called, caller = _numbers(form)
         board: Switchboard = request.app.state.board
         try:
-            body = board.answer(call_sid=form["CallSid"], called=called, caller=caller)
+            body = board.answer(call_sid=form["CallSid"], called=called, caller=caller, moves=moves)
         except (KeyError, ValueError):
             raise HTTPException(400) from None
-        return _twiml(body)
+        # What comes next must be able to get to another process.
+        return _twiml(body, headers={"Connection": "close"} if board.is_draining else None)
+
+    @app.post(OVERFLOW_PATH + "/{step}")
+    async def overflow(request: Request, step: str, agent: str, person: int = 0) -> Response:
+        form = await checked(request)
+        try:
+            return _twiml(request.app.state.board.overflow(step, agent, person, form))
+        except KeyError:
+            raise HTTPException(404) from None
 
     @app.post(AFTER_STREAM_PATH)
     async def after_stream(request: Request) -> Response:
         form = await checked(request)
-        request.app.state.board.carrier_says_ended(form.get("CallSid", ""))
-        return _twiml(twiml.hangup())
+        board: Switchboard = request.app.state.board
+        called, caller = _numbers(form)
+        is_over = form.get("CallStatus") in _ENDED
+        answer = await board.after_stream(
+            form.get("CallSid", ""), is_over=is_over, called=called, caller=caller
+        )
+        return _twiml(answer)
 
     @app.post(STATUS_PATH)
     async def status(request: Request) -> Response:
         form = await checked(request)
-        if form.get("CallStatus") in ("completed", "busy", "failed", "no-answer", "canceled"):
-            request.app.state.board.carrier_says_ended(form.get("CallSid", ""))
+        if form.get("CallStatus") in _ENDED:
+            board: Switchboard = request.app.state.board
+            board.carrier_says_ended(form.get("CallSid", ""))
+            await board.handoffs.carrier_ended(form.get("CallSid", ""))
         return Response(status_code=204)
 
     @app.websocket(MEDIA_PATH)
     async def media(socket: WebSocket) -> None:
-        signature = socket.headers.get("x-twilio-signature")
+        signature = socket.headers.get(SIGNATURE_HEADER)
         verdict = signatures.check_upgrade(path=socket.url.path, signature=signature)
         if verdict is not SignatureVerdict.VALID:
             metrics.media_fault(f"signature_{verdict}")
@@ -196,6 +245,49 @@ def _add_twilio_routes(app: FastAPI, signatures: SignatureChecker, metrics: Metr
             return
         await socket.accept()
         await socket.app.state.board.take_media(socket)
+
+
+def _add_handoff_routes(app: FastAPI, checked: SignedForm) -> None:
+    """Register what the carrier asks while a caller goes to a person; `bot/handoff.py` answers."""
+
+    def desk(request: Request) -> HandoffDesk:
+        return request.app.state.board.handoffs
+
+    # The person's phone is a call of its own: whose caller it is about, and who was rung, stand in the signed URL.
+
+    @app.post(WHISPER_PATH)
+    async def whisper(request: Request, call: str, human: int) -> Response:
+        await checked(request)
+        return _twiml(await desk(request).whisper(call, human))
+
+    @app.post(ANSWERED_PATH)
+    async def answered(request: Request, call: str, human: int) -> Response:
+        form = await checked(request)
+        return _twiml(await desk(request).answered(call, human, form.get("Digits")))
+
+    @app.post(DIALLED_PATH)
+    async def dialled(request: Request, human: int) -> Response:
+        form = await checked(request)
+        return _twiml(await desk(request).dialled(form.get("CallSid", ""), human, form))
+
+    @app.post(RECORDED_PATH)
+    async def recorded(request: Request) -> Response:
+        form = await checked(request)
+        return _twiml(await desk(request).recorded(form.get("CallSid", "")))
+
+    @app.post(RECORDING_PATH)
+    async def recording(request: Request) -> Response:
+        form = await checked(request)
+        if form.get("RecordingStatus", "completed") == "completed":
+            voicemails: VoicemailKeeper = request.app.state.board.voicemails
+            voicemails.take(form.get("CallSid", ""), form.get("RecordingSid", ""))
+        return Response(status_code=204)
+
+
+def _numbers(form: Mapping[str, str]) -> tuple[str, str]:
+    """Return the business's number and the other one, whoever called whom."""
+    called, caller = form.get("To", ""), form.get("From", "")
+    return (caller, called) if form.get("Direction", "").startswith("outbound") else (called, caller)
 
 
 def _add_browser_routes(app: FastAPI, peers: BrowserPeers) -> None:
@@ -274,7 +366,7 @@ def _add_page_routes(app: FastAPI, settings: Settings, *, voice_url: str) -> Non
         call = request.app.state.board.find(call_sid)
         if call is None or not call.ended.is_set() or call.setup.folder is None:
             raise HTTPException(404)
-        path = call.setup.folder / "audio.wav"
+        path = call.setup.folder / call.files.name("audio.wav")
         if not path.is_file():
             raise HTTPException(404)  # nobody came to the line
         return FileResponse(path, media_type="audio/wav")
@@ -320,6 +412,7 @@ def _add_operator_routes(app: FastAPI, metrics: Metrics) -> None:
 
     @app.get("/metrics")
     async def exposition() -> Response:
+        metrics.tasks(len(asyncio.all_tasks()))
         body, content_type = await asyncio.to_thread(metrics.exposition)
         return Response(body, headers={"Content-Type": content_type})
 
@@ -334,36 +427,49 @@ async def _bounded_body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _warm_all(app: FastAPI, resources: Resources) -> None:
+async def _warm(app: FastAPI, resources: Resources) -> None:
     """Render what the audio cache lacks; until that was tried the process is not ready, but it answers.
 
     What could not be rendered does not keep it from being ready: in a call the voice is asked again, and a server
-    that refuses calls while its voice is down helps nobody.
+    that refuses calls while its voice is down helps nobody. Nor is a standby voice that hangs waited for.
     """
-    results = [
-        await _warm_one(one, resources, rate_hz)
-        for one in resources.agents.values()
-        for rate_hz in (PHONE_RATE_HZ, BROWSER_RATE_HZ)
-    ]
-    app.state.is_ready, app.state.is_warm = True, all(results)
-
-
-async def _warm_one(one: CheckedAgent, resources: Resources, rate_hz: int) -> bool:
-    """Render one agent's lines at one rate; False if any is missing then, which is logged."""
+    is_warm = await warm_lines(resources)
+    measuring = asyncio.create_task(measure_standbys(resources), name="measure_standbys")
     try:
-        services = resources.services(one.agent, rate_hz)
-        failed = await warm(one.agent, services, resources.audio, more=one.events.lines())
-    except Exception as error:  # noqa: BLE001 - nobody waits for this task: it would fail unseen
-        logger.exception("the lines of {} were not rendered at {} Hz: {}", one.agent.slug, rate_hz, error)
-        return False
-    if failed:
-        logger.warning("{} lines of {} have no audio at {} Hz", failed, one.agent.slug, rate_hz)
-    return not failed
+        await asyncio.wait({measuring}, timeout=_STANDBY_LIMIT_S)
+        _spare_from_collection()
+        app.state.is_ready, app.state.is_warm = True, is_warm
+        await measuring
+    finally:
+        measuring.cancel()
 
 
-def _admission(settings: Settings) -> Admission:
-    ledger = FileClaimLedger(settings.data_dir / "claims") if settings.workers > 1 else None
-    return Admission(max_calls=settings.max_calls, secret=derive_secret(_auth_token(settings)), ledger=ledger)
+def _spare_from_collection() -> None:
+    """Keep the garbage collector from what is there now: modules, models, agents, which live as long as the process.
+
+    A quarter of a million objects: to look at all of them takes 0.15 s of a quick core, in which no call is heard.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _admission(settings: Settings, meter: ProcessMeter) -> Admission:
+    return Admission(
+        max_calls=settings.max_calls,
+        secret=derive_secret(_auth_token(settings)),
+        # Also with one worker: a second server may be taking over behind the same address.
+        ledger=FileClaimLedger(settings.data_dir / "claims"),
+        meter=meter,
+    )
+
+
+def _meter(resources: Resources, loop_health: LoopHealth) -> ProcessMeter:
+    return ProcessMeter(
+        (one.agent for one in resources.agents.values()),
+        loop=loop_health,
+        backlog_s=lambda: resources.builds.backlog_s,
+        voice_health=resources.voice_health,
+    )
 
 
 def _auth_token(settings: Settings) -> str:
@@ -371,15 +477,5 @@ def _auth_token(settings: Settings) -> str:
     return token.get_secret_value() if token else ""
 
 
-def _credentials(settings: Settings) -> TwilioCredentials:
-    section = settings.twilio
-    secret = section.api_secret or section.auth_token
-    return TwilioCredentials(
-        account_sid=section.account_sid or "",
-        secret=secret.get_secret_value() if secret else "",
-        api_key_sid=section.api_key,
-    )
-
-
-def _twiml(body: str) -> Response:
-    return Response(body, media_type=twiml.CONTENT_TYPE)
+def _twiml(body: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, media_type=twiml.CONTENT_TYPE, headers=headers)

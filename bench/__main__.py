@@ -2,7 +2,8 @@
 
 One process of sims holds all vendors and all callers and stays on one core; each server is a process on the other
 core, and the one that is not measured idles. Loads are played from light to heavy, each on both servers in turn.
-Then comes the short corpus of turn-taking; `python -m bench turns` plays the whole one, alone.
+Then comes the short corpus of turn-taking; `python -m bench turns` plays the whole one, alone,
+`python -m bench burst` has many people call within a second, and `python -m bench faults` has vendors fail.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import aiohttp
 from loguru import logger
 from rich.console import Console
 
-from bench import turn_corpus, turns
+from bench import burst, faults, turn_corpus, turns
 from bench.load import EXPECTED_S, STAGGER_S, Bench, Plan, Row, SimPhone
 from bench.machine import on_core
 from bench.servers import BOTH, Bot, Server, ServerError
@@ -71,10 +72,11 @@ class Options:
 
 def main() -> int:
     """Run the command line; return the exit code: 1 when a goal is not held and `--check` was given."""
-    if sys.argv[1:2] == ["turns"]:
-        logger.remove()
-        logger.add(sys.stderr, level="WARNING")
-        return turns.main(sys.argv[2:])
+    for name, part in (("turns", turns), ("burst", burst), ("faults", faults)):
+        if sys.argv[1:2] == [name]:
+            logger.remove()
+            logger.add(sys.stderr, level="WARNING")
+            return part.main(sys.argv[2:])
     options = _options(sys.argv[1:])
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
@@ -97,9 +99,8 @@ def main() -> int:
             f"sims: profile {options.profile}, seed {options.seed}; calls: {', '.join(options.mix)}; "
             f"{options.window_s:.0f} s per row, {options.repeats} time(s)",
         ]
-        page = results_page(
-            measured, idle_mb, conditions=conditions, how=HOW.read_text().partition(turns.HOW_HEADING)[0]
-        )
+        how = HOW.read_text().partition(burst.HOW_HEADING)[0].partition(turns.HOW_HEADING)[0]
+        page = results_page(measured, idle_mb, conditions=conditions, how=how)
         options.results.write_text(page)
         _console.print(f"written to {options.results}")
     is_held = all(goal.is_held is not False for goal in goals(measured))

@@ -31,6 +31,7 @@ class CallerTurn(BaseModel, frozen=True):
     """Start and end of each pause that belongs to it."""
     cut_off: bool = False
     """The agent began to speak before the caller had finished."""
+    reply_text: str = ""
 
 
 class CallerOver(BaseModel, frozen=True):
@@ -50,6 +51,15 @@ class CallerOver(BaseModel, frozen=True):
     resumed_words: int = 0
 
 
+class CallerKey(BaseModel, frozen=True):
+    """A key that was pressed; seconds. See `sims.report` for what they mean."""
+
+    digit: str
+    at_s: float
+    over_agent: bool
+    stop_s: float | None
+
+
 class CallerGap(BaseModel, frozen=True):
     """The phone ran dry for `length_s`; `inside` an utterance or between two."""
 
@@ -64,17 +74,23 @@ class CallerReport(BaseModel, frozen=True):
     outcome: str
     call_sid: str = ""
     reasons: tuple[str, ...] = ()
+    ended_by: str | None = None
     duration_s: float = 0.0
     greeting_s: float | None = None
     turns: tuple[CallerTurn, ...] = ()
     gaps: tuple[CallerGap, ...] = ()
     overs: tuple[CallerOver, ...] = ()
+    keys: tuple[CallerKey, ...] = ()
     agent_words: tuple[tuple[str, float, float], ...] = ()
     """What the agent was heard to say: word, start, end."""
+    agent_audible_s: tuple[tuple[float, float], ...] = ()
+    """When the agent was audible: start, end."""
     lost_words: int = 0
     repeated_words: int = 0
     resumed_words: int = 0
     sim_lateness_s: float = 0.0
+    streams: int = 1
+    """Media sockets, one after the other."""
     stream_started_s: float | None = None
     """When the server's clock of the call was at zero, on the caller's."""
     wav: str | None = None

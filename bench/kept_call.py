@@ -26,10 +26,20 @@ def keep_call(report: CallerReport, ours: Path, target: Path) -> Path:
         ValueError: If its timeline is of another schema.
     """
     shutil.copytree(ours, target, dirs_exist_ok=True)
-    (target / CALLER_JSON).write_text(report.model_dump_json(indent=2) + "\n")
-    if report.wav is not None:
-        shutil.move(report.wav, target / CALL_WAV)
+    keep_caller(report, target)
     timeline = read_timeline(target / TIMELINE_JSON)
     caller_end = CallerEnd.from_report(report.model_dump())
     write_timeline(target / TIMELINE_JSON, dataclasses.replace(timeline, caller_end=caller_end))
     return target
+
+
+def keep_caller(report: CallerReport, target: Path) -> None:
+    """Put what the caller measured and recorded into `target`.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    (target / CALLER_JSON).write_text(report.model_dump_json(indent=2) + "\n")
+    if report.wav is not None:
+        shutil.move(report.wav, target / CALL_WAV)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -28,6 +28,7 @@ _QUIET_STEAL = 0.02
 _QUIET_OTHERS = 0.10
 _QUIET_CALIBRATION = 1.25
 _QUIET_SIMS_S = 0.02
+ReportT = TypeVar("ReportT", bound=CallerReport)
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,24 @@ class SimPhone:
         self._session = session
 
     async def call(
-        self, scenario: str | Scenario, voice_url: str, *, seed: int, out_dir: Path | None = None
-    ) -> CallerReport:
+        self,
+        scenario: str | Scenario,
+        voice_url: str,
+        *,
+        seed: int,
+        called: str | None = None,
+        out_dir: Path | None = None,
+        kind: type[ReportT] = CallerReport,
+    ) -> ReportT:
         """Play one call to its end.
 
         Args:
             scenario: Name of one that the sim knows, or all of one.
             voice_url: The server's voice webhook.
             seed: Of everything the caller does.
+            called: The number; None is the shipped agent's.
             out_dir: Gets a recording of what the caller said and heard; absolute.
+            kind: How much of the sim's report is read.
 
         Raises:
             aiohttp.ClientError: If the sim refuses or cannot be reached.
@@ -109,6 +119,8 @@ class SimPhone:
         else:
             shape = scenario
         order: dict[str, Any] = {"scenario": shape, "voice_url": voice_url, "seed": seed}
+        if called is not None:
+            order["to"] = called
         if out_dir is not None:
             order["out_dir"] = str(out_dir)
         async with self._session.post("/sim/calls", json=order) as response:
@@ -116,7 +128,7 @@ class SimPhone:
             call_sid = (await response.json())["call_sid"]
         async with self._session.get(f"/sim/calls/{call_sid}?wait_s={REPORT_LIMIT_S:g}") as response:
             response.raise_for_status()
-            return CallerReport.model_validate_json(await response.read())
+            return kind.model_validate_json(await response.read())
 
 
 class Bench:

@@ -59,6 +59,18 @@ def goal_markdown(goals: Sequence[Goal]) -> list[str]:
     return head + [f"| {goal.text} | {goal.measured} | {verdict(goal)} |" for goal in goals]
 
 
+def section(text: str, heading: str) -> str:
+    """Return one section of a page, from its heading to the next of the same rank.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    _, found, rest = text.partition(heading)
+    if not found:
+        raise ValueError(f"no section {heading!r}")
+    return heading + rest.partition("\n## ")[0].rstrip() + "\n"
+
+
 def verdict(goal: Goal) -> str:
     """Return a verdict in a word."""
     return {True: "yes", False: "NO", None: "-"}[goal.is_held]

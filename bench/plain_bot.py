@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 
 import uvicorn
 from anthropic import AsyncAnthropic
-from fastapi import FastAPI, Response, WebSocket
+from fastapi import FastAPI, Request, Response, WebSocket
 from loguru import logger
 from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.flows import Flow, FlowManager, NodeConfig
@@ -47,6 +47,7 @@ from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPI
 from pipecat.workers.runner import WorkerRunner
 from pydantic import SecretStr
 
+from bench.agents import NUMBERS, RECEPTION, SLOW
 from bot.agent import Agent
 from bot.flow_check import check_agent
 from bot.loop_lag import watch_loop_lag
@@ -59,7 +60,8 @@ from integrations.calendar_sqlite import SqliteCalendar
 from integrations.messages import MessageBook
 from integrations.messages_sqlite import SqliteMessageBook
 
-AGENT = "reception"
+OWN = (RECEPTION, SLOW)
+"""Agents that it can be: the others differ in what it does not have."""
 VOICE_PATH = "/twilio/voice"
 MEDIA_PATH = "/ws"
 _GREETED = "The caller has just been greeted with the office's name."
@@ -76,13 +78,13 @@ class FrontDesk:
     messages: MessageBook
 
     @classmethod
-    def open(cls, settings: Settings) -> "FrontDesk":
-        """Read the agent and open its books.
+    def open(cls, settings: Settings, slug: str) -> "FrontDesk":
+        """Read an agent and open its books.
 
         Raises:
             AgentFilesError: If the agent's files are broken.
         """
-        checked = check_agent(settings.agents_dir / AGENT)
+        checked = check_agent(settings.agents_dir / slug)
         config = checked.agent.config
         zone = ZoneInfo(config.timezone)
         calendar = SqliteCalendar(
@@ -127,10 +129,9 @@ class FrontDesk:
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application: TwiML, the media socket, and what the measurement reads."""
-    desk = FrontDesk.open(settings)
+    desks = {slug: FrontDesk.open(settings, slug) for slug in OWN if (settings.agents_dir / slug).exists()}
     metrics = Metrics.create()
     stream_url = f"ws://127.0.0.1:{settings.port}{MEDIA_PATH}"
-    document = f"<Response><Connect><Stream url={quoteattr(stream_url)}/></Connect></Response>"
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -141,8 +142,14 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
 
     @app.post(VOICE_PATH)
-    async def voice() -> Response:
-        return Response(document, media_type="application/xml")
+    async def voice(request: Request) -> Response:
+        form = await request.form()
+        numbers = {"from_number": form.get("From", ""), "to_number": form.get("To", "")}
+        parameters = "".join(
+            f'<Parameter name="{name}" value={quoteattr(str(number))}/>' for name, number in numbers.items()
+        )
+        stream = f"<Stream url={quoteattr(stream_url)}>{parameters}</Stream>"
+        return Response(f"<Response><Connect>{stream}</Connect></Response>", media_type="application/xml")
 
     @app.get("/readyz")
     async def readyz() -> Any:
@@ -157,7 +164,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def media(socket: WebSocket) -> None:
         await socket.accept()
         _, call = await parse_telephony_websocket(socket)
-        await run_bot(_transport(socket, call, settings), call, desk, settings)
+        slug = next((slug for slug in desks if NUMBERS[slug] == call.to_number), RECEPTION)
+        await run_bot(_transport(socket, call, settings), call, desks[slug], settings)
 
     return app
 

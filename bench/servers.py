@@ -4,22 +4,26 @@ import contextlib
 import enum
 import http.client
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.agents import RECEPTION, write_agents
 from bench.machine import Memory, bucket_percentile, on_core, parse_buckets, read_tree
 from bot.settings import child_environment
 
-READY_LIMIT_S = 60.0
+READY_LIMIT_S = 180.0
+"""On a machine that does much else; idle it takes six."""
 STOP_LIMIT_S = 8.0
 _LAG = "firstring_loop_lag_seconds"
 _HTTP_LIMIT_S = 5.0
+_LOG_LINES = 20
 
 
 class Bot(enum.Enum):
@@ -38,7 +42,6 @@ COMMANDS: Mapping[Bot, tuple[str, ...]] = {
     Bot.PLAIN: ("-m", "bench.plain_bot"),
     Bot.CAUTIOUS: ("-m", "bot.cli", "serve"),
 }
-_AGENTS = Path(__file__).parent.parent / "flows"
 
 
 class ServerError(Exception):
@@ -68,11 +71,13 @@ class Server:
     pid: int
     database: Path
     log: Path
+    public_port: int | None = None
+    """Where the carrier reaches it, if not at its own."""
 
     @property
     def voice_url(self) -> str:
         """Its voice webhook."""
-        return f"http://127.0.0.1:{self.port}/twilio/voice"
+        return f"http://127.0.0.1:{self.public_port or self.port}/twilio/voice"
 
     def read(self) -> Reading:
         """Read what it has used. Blocks for some milliseconds; the request costs the server about one."""
@@ -88,6 +93,25 @@ class Server:
         """Read what it occupies now."""
         return read_tree(self.pid)[1]
 
+    def booked(self, phone: str) -> int:
+        """Return how many appointments there are for a number."""
+        return self._count("SELECT count(*) FROM bookings WHERE phone = ?", (phone,))
+
+    def bookings(self) -> int:
+        """Return how many appointments there are."""
+        return self._count("SELECT count(*) FROM bookings")
+
+    def messages(self) -> int:
+        """Return how many messages there are."""
+        return self._count("SELECT count(*) FROM messages")
+
+    def _count(self, query: str, values: Sequence[str] = ()) -> int:
+        with contextlib.closing(sqlite3.connect(self.database, timeout=2.0)) as connection:
+            try:
+                return connection.execute(query, values).fetchone()[0]
+            except sqlite3.OperationalError:  # nobody has written to it yet
+                return 0
+
     def empty_books(self) -> None:
         """Take all appointments and messages out of its books, so that each row finds the same free times."""
         with contextlib.closing(sqlite3.connect(self.database, timeout=2.0)) as connection:
@@ -99,7 +123,16 @@ class Server:
 
 @contextlib.contextmanager
 def running(
-    bot: Bot, *, vendors: Mapping[str, str], folder: Path, core: int | None, max_calls: int
+    bot: Bot,
+    *,
+    vendors: Mapping[str, str],
+    folder: Path,
+    core: int | None,
+    max_calls: int,
+    agents: Sequence[str] = (RECEPTION,),
+    rendered: Path | None = None,
+    beside: "Server | None" = None,
+    public_port: int | None = None,
 ) -> Generator[Server]:
     """Run one server for as long as the block lasts.
 
@@ -109,25 +142,35 @@ def running(
         folder: Gets its data and log, and is emptied first.
         core: Where it runs; None is anywhere.
         max_calls: Calls at once that it has to admit.
+        agents: Who answers its numbers, of `bench.agents`.
+        rendered: Lines that another server has rendered; it begins with a copy.
+        beside: Another one whose books, lines and recordings it shares.
+        public_port: Where the carrier reaches it, if not at its own.
 
     Raises:
         ServerError: If it is not ready in time.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    port = _free_port()
-    log, database = folder / "server.log", folder / "books.db"
+    if rendered is not None:
+        shutil.copytree(rendered, folder / rendered.name)
+    port = free_port()
+    log, database = folder / "server.log", folder / "books.db" if beside is None else beside.database
+    data = database.parent
+    written = data / "agents"
+    if beside is None:
+        write_agents(written, agents, thinks_ahead=bot is not Bot.CAUTIOUS)
     environment = child_environment(
         {
             **vendors,
             "PORT": str(port),
-            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "PUBLIC_URL": f"http://127.0.0.1:{public_port or port}",
             "DATABASE_URL": f"sqlite:///{database.resolve()}",
-            "RECORDINGS_URL": str(folder / "recordings"),
+            "RECORDINGS_URL": str(data / "recordings"),
             "MAX_CALLS": str(max_calls),
             "WORKERS": "1",
             "LOG_LEVEL": "INFO",
-            **({"AGENTS_DIR": str(_cautious_agents(folder))} if bot is Bot.CAUTIOUS else {}),
+            "AGENTS_DIR": str(written),
         }
     )
     with log.open("wb") as output, on_core(core):
@@ -140,23 +183,15 @@ def running(
         )
     try:
         _wait_until_ready(process, port, log)
-        yield Server(bot, port, process.pid, database, log)
+        yield Server(bot, port, process.pid, database, log, public_port)
     finally:
+        process.send_signal(signal.SIGCONT)  # one that was stopped would not notice
         process.terminate()
         try:
             process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _cautious_agents(folder: Path) -> Path:
-    """Copy the agents, with thinking ahead switched off; return where they are."""
-    agents = folder / "agents"
-    shutil.copytree(_AGENTS, agents, ignore=shutil.ignore_patterns("__pycache__", "*.py[co]"))
-    for path in agents.glob("*/agent.yaml"):
-        path.write_text(f"{path.read_text().rstrip()}\nspeculation: {{enabled: false}}\n")
-    return agents
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
@@ -166,7 +201,8 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) 
             if _get(port, "/readyz")[0] == 200:
                 return
         time.sleep(0.1)
-    raise ServerError(f"the server was not ready in {READY_LIMIT_S:g} s; see {log}")
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+    raise ServerError(f"the server was not ready in {READY_LIMIT_S:g} s; it said last:\n{last}")
 
 
 def _get(port: int, path: str) -> tuple[int, str]:
@@ -178,7 +214,8 @@ def _get(port: int, path: str) -> tuple[int, str]:
         return response.status, response.read().decode()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

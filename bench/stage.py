@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.agents import RECEPTION
 from bench.servers import BOTH, Bot, Server, running
 from bot.settings import Vendor, VendorSource
 from bot.sim_process import SimProcess, sim_environment
@@ -18,7 +19,12 @@ _HERE = Path(__file__).parent
 
 @contextlib.contextmanager
 def all_servers(
-    sims: SimProcess, folder: Path, core: int | None, calls: int, bots: Sequence[Bot] = BOTH
+    sims: SimProcess,
+    folder: Path,
+    core: int | None,
+    calls: int,
+    bots: Sequence[Bot] = BOTH,
+    agents: Sequence[str] = (RECEPTION,),
 ) -> Generator[list[Server]]:
     """Run the servers of `bots` against the same sims for as long as the block lasts.
 
@@ -28,6 +34,7 @@ def all_servers(
         core: Where all run; None is anywhere.
         calls: At once.
         bots: Whose.
+        agents: Who answers their numbers.
 
     Raises:
         ServerError: If one is not ready in time.
@@ -40,7 +47,12 @@ def all_servers(
         yield [
             stack.enter_context(
                 running(
-                    bot, vendors=vendors, folder=folder / bot.name.lower(), core=core, max_calls=calls + 2
+                    bot,
+                    vendors=vendors,
+                    folder=folder / bot.name.lower(),
+                    core=core,
+                    max_calls=calls + 2,
+                    agents=agents,
                 )
             )
             for bot in bots

@@ -312,6 +312,7 @@ def turns_page(
     wrong: Mapping[Bot, Sequence[Fault]],
     seeds: Mapping[str, int],
     how: str,
+    special: Sequence[str] = (),
 ) -> str:
     """Return `TURNS.md`.
 
@@ -324,6 +325,7 @@ def turns_page(
         wrong: Faults of each server; the plain bot's are only counted.
         seeds: Of the calls, by name.
         how: What was measured how, in plain words.
+        special: The table of the special calls.
     """
     parts = ["# Turn-taking: First Ring beside a plain Pipecat bot\n", *(f"- {line}" for line in conditions)]
     if noise:
@@ -332,6 +334,8 @@ def turns_page(
     parts += ["\n## Must hold\n", *goal_markdown(turn_goals(figures))]
     parts += ["\n## Figures\n", *markdown(turn_lines(figures))]
     parts += ["\n## Harmless sounds that cost words\n", *markdown(kind_lines(figures))]
+    if special:
+        parts += ["\n## Special calls\n", *special]
     if wasted:
         parts += ["\n## Answers begun too early\n", "| counted by First Ring | |", "|---|---:|"]
         parts += [f"| {name} | {value:g} |" for name, value in wasted]

@@ -30,8 +30,11 @@ from bot.settings import Vendor
 from bot.yaml_source import Fault, YamlSource, YamlSyntaxError, suggestion
 from integrations.calendar import OpeningHours
 from processors.language import has_language, known_languages
+from processors.model_tiers import Tier
 
 AGENT_FILE = "agent.yaml"
+MAX_RUNG = 5
+"""People rung one after the other by a caller who waits meanwhile."""
 
 
 def _timezone(name: str) -> str:
@@ -88,6 +91,51 @@ class Services(_Section, frozen=True):
     def of(self, layer: Layer) -> tuple[ServiceChoice, ...]:
         """Return the vendors of one layer."""
         return getattr(self, layer.value)
+
+
+class ModelChoice(_Section, frozen=True):
+    """A model of a tier: its name, or a mapping with `model` and what else it is to be asked with."""
+
+    model: Annotated[str, Field(min_length=1)]
+    options: dict[str, Any] = {}
+
+
+def _model_choice(value: object) -> object:
+    """Turn `claude-haiku-4-5` and `{model: …, max_tokens: …}` into a `ModelChoice`'s input."""
+    if isinstance(value, str):
+        return {"model": value}
+    if isinstance(value, dict):
+        return {
+            **({"model": value["model"]} if "model" in value else {}),
+            "options": {key: option for key, option in value.items() if key != "model"},
+        }
+    return value
+
+
+def _as_list(value: object) -> object:
+    """Turn one model into a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+TierOfModels = Annotated[
+    tuple[Annotated[ModelChoice, BeforeValidator(_model_choice)], ...],
+    BeforeValidator(_as_list),
+    Field(min_length=1),
+]
+
+
+class VendorModels(_Section, frozen=True):
+    """A vendor's models by tier; of several in a tier the next stands in for the one before."""
+
+    light: TierOfModels | None = None
+    """For routine turns; None is the vendor's quick one."""
+    strong: TierOfModels | None = None
+    """For nodes, tools and turns that are marked or hard; None is `light`."""
+
+    def of(self, tier: Tier) -> tuple[ModelChoice, ...]:
+        """Return the models of a tier; none where the vendor's own default is meant."""
+        strong = self.strong if tier is Tier.STRONG else None
+        return strong or self.light or ()
 
 
 class Pauses(_Section, frozen=True):
@@ -158,7 +206,9 @@ class Patience(_Section, frozen=True):
     """What the agent does about silence."""
 
     stall_after_s: PositiveFloat = 2.0
+    """Silence of the agent's own, from the caller's last sound, after which it says one of `stall_lines`."""
     stall_lines: tuple[Line, ...] = ("Let me check on that.",)
+    """Said in turn; with fewer than two, the language's are said too."""
     no_speech_after_s: PositiveFloat = 7
     reprompts: NonNegativeInt = 2
 
@@ -166,9 +216,37 @@ class Patience(_Section, frozen=True):
 class Handoff(_Section, frozen=True):
     """Who takes over."""
 
-    humans: tuple[E164, ...] = ()
+    humans: Annotated[tuple[E164, ...], Field(max_length=MAX_RUNG)] = ()
+    """Rung one after the other during `hours`."""
+    ring_s: Annotated[int, Field(ge=5, le=60)] = 20
+    """How long each of them is rung."""
     after_failed_turns: PositiveInt = 2
+    """Turns in a row that could not be understood after which a person takes over."""
     voicemail: bool = True
+    """Whether a message is recorded when nobody answers, or nobody is there at that hour."""
+    voicemail_s: Annotated[int, Field(ge=10, le=600)] = 120
+    """Longest message."""
+    callback_within_min: PositiveInt = 60
+    """Opening time until whoever left a message is promised to have been called back."""
+
+
+class Overflow(_Section, frozen=True):
+    """What a caller gets for whom there is no room: people are rung, else a message is taken, else a line said."""
+
+    ring: Annotated[tuple[E164, ...], Field(max_length=MAX_RUNG)] = ()
+    """Rung one after the other during `hours`."""
+    ring_s: Annotated[int, Field(ge=5, le=60)] = 20
+    """How long each of them is rung."""
+    voicemail: bool = False
+    """Whether a message is taken when nobody answers."""
+    say: Line | None = None
+    """The line; None is the language's own."""
+
+    @model_validator(mode="after")
+    def _is_heard(self) -> "Overflow":
+        if self.voicemail and self.say is not None:
+            raise ValueError("say is never heard beside voicemail: true; leave one of them out")
+        return self
 
 
 class Limits(_Section, frozen=True):
@@ -191,6 +269,8 @@ class AgentConfig(_Section, frozen=True):
     hours: Annotated[dict[str, str], AfterValidator(_hours)]
     """Day or range of days to its spans: `{mon-fri: "08:00-12:00, 13:00-18:00"}`; days left out are closed."""
     services: Services
+    models: dict[str, VendorModels] = {}
+    """LLM vendor to its models by tier; they hold for its entry of `services.llm` that names no model itself."""
     voices: dict[str, Annotated[str, Field(min_length=1)]]
     """TTS vendor to its voice id."""
     greeting: Line
@@ -199,7 +279,19 @@ class AgentConfig(_Section, frozen=True):
     speculation: Speculation = Speculation()
     patience: Patience = Patience()
     handoff: Handoff = Handoff()
+    overflow: Overflow = Overflow()
     limits: Limits = Limits()
+
+    def models_of(self, tier: Tier) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Return the models of a tier in the order in which they are asked: vendor and options of each."""
+        chosen: list[tuple[str, dict[str, Any]]] = []
+        for entry in self.services.llm:
+            own = self.models[entry.name].of(tier) if entry.name in self.models else ()
+            if "model" in entry.options or not own:
+                chosen.append((entry.name, entry.options))
+            else:
+                chosen += [(entry.name, {**entry.options, "model": one.model, **one.options}) for one in own]
+        return tuple(chosen)
 
     @property
     def phone_digits(self) -> int:
@@ -214,11 +306,6 @@ class AgentConfig(_Section, frozen=True):
     def zone(self) -> ZoneInfo:
         """The business's time zone."""
         return ZoneInfo(self.timezone)
-
-    @property
-    def opening_hours(self) -> OpeningHours:
-        """`hours` as the calendar reads them."""
-        return OpeningHours.parse(self.hours)
 
 
 @dataclass(frozen=True)
@@ -255,7 +342,8 @@ def read_agent(folder: Path) -> Agent:
         raise AgentFilesError(
             sorted_faults([*faults, *source.validation_faults(error, AgentConfig)])
         ) from None
-    faults += [*_service_faults(source, config), *_voice_faults(source, config)]
+    faults += [*_service_faults(source, config), *_model_faults(source, config)]
+    faults += _voice_faults(source, config)
     if not has_language(config.language):
         message = f"there is no data for it; there is for {', '.join(known_languages())}"
         faults.append(source.fault(("language",), message))
@@ -328,15 +416,53 @@ def sorted_faults(faults: list[Fault]) -> list[Fault]:
 def _service_faults(source: YamlSource, config: AgentConfig) -> list[Fault]:
     faults: list[Fault] = []
     for layer in Layer:
-        names: set[str] = set()
+        named: set[tuple[str, object]] = set()
         for index, choice in enumerate(config.services.of(layer)):
             here = ("services", layer.value, index)
-            if choice.name in names:
+            # Two models of one vendor stand in for each other; two recognisers or voices of one do not.
+            key = choice.name, choice.options.get("model") if layer is Layer.LLM else None
+            if key in named:
                 faults.append(source.fault(here, f"{choice.name} is named twice"))
-            names.add(choice.name)
+            named.add(key)
+            if layer is Layer.STT and index and choice.name == "flux":
+                faults.append(source.fault(here, "flux ends turns itself and cannot stand in: name it first"))
+            if layer is Layer.TTS and index and "text_aggregation" in choice.options:
+                message = f"is the first voice's to say, which is {config.services.tts[0].name}'s"
+                faults.append(source.fault((*here, "text_aggregation"), message))
             for option, message in option_faults(layer, choice.name, choice.options):
                 faults.append(source.fault((*here, option) if option else here, message))
     return faults
+
+
+def _model_faults(source: YamlSource, config: AgentConfig) -> list[Fault]:
+    faults: list[Fault] = []
+    for vendor, models in config.models.items():
+        here = ("models", vendor)
+        if vendor not in VENDORS[Layer.LLM]:
+            message = f"unknown llm vendor{suggestion(vendor, VENDORS[Layer.LLM])}"
+            faults.append(source.fault(here, message))
+            continue
+        entries = [entry for entry in config.services.llm if entry.name == vendor]
+        if entries and all("model" in entry.options for entry in entries):
+            message = f"has no effect: services.llm names the model of {vendor} itself"
+            faults.append(source.fault(here, message))
+        for tier in Tier:
+            chosen = getattr(models, tier.value) or ()
+            for index, one in enumerate(chosen):
+                place = (*here, tier.value, index)
+                if one.model in [other.model for other in chosen[:index]]:
+                    faults.append(source.fault(place, f"{one.model} is named twice"))
+                faults += [
+                    source.fault((*place, option) if option else place, message)
+                    for option, message in _model_option_faults(vendor, one)
+                ]
+    return faults
+
+
+def _model_option_faults(vendor: str, one: ModelChoice) -> list[tuple[str | None, str]]:
+    if "concurrency" in one.options:
+        return [("concurrency", f"is of the vendor's plan: it stands at {vendor} in services.llm")]
+    return option_faults(Layer.LLM, vendor, {"model": one.model, **one.options})
 
 
 def _voice_faults(source: YamlSource, config: AgentConfig) -> list[Fault]:

@@ -17,8 +17,9 @@ from loguru import logger
 from pipecat.runner.types import RunnerArguments, SmallWebRTCRunnerArguments, WebSocketRunnerArguments
 from pipecat.transports.base_transport import BaseTransport
 
-from bot.call import Call, CallSetup, Channel, EndReason
+from bot.call import Call, CallSetup, Channel
 from bot.call_files import write_call_files
+from bot.call_life import EndReason
 from bot.call_lines import TrackLine, browser_transport, hold_phone_line
 from bot.errors import ConfigurationError, SettingsError
 from bot.flow_check import CheckedAgent, load_checked_agents

@@ -31,7 +31,7 @@ def write_call_files(call: Call) -> None:
     timeline = call_timeline(call)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_timeline(folder / "timeline.json", timeline)
-        write_transcript(folder / "transcript.txt", timeline)
+        write_timeline(folder / call.files.name("timeline.json"), timeline)
+        write_transcript(folder / call.files.name("transcript.txt"), timeline)
     except OSError as error:
         logger.error("call {} left no timeline: {}", call.setup.call_sid, error)

@@ -5,7 +5,7 @@ Shared by the launcher's switchboard and by `bot()`. Never decides who gets in, 
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from loguru import logger
@@ -14,7 +14,8 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 
 from bot.browser_wire import AudioOutput, BrowserWire
-from bot.call import Call, EndReason
+from bot.call import Call
+from bot.call_life import EndReason
 from bot.resources import BROWSER_RATE_HZ
 from telephony import ulaw
 from telephony.media import DtmfEvent, MediaEvent
@@ -24,7 +25,7 @@ from telephony.phone_line import PhoneLine
 async def hold_phone_line(call: Call, line: PhoneLine) -> None:
     """Put a call on its started media socket; returns when the call has ended and the socket is closed."""
     try:
-        await _hold(call, _listen(call, line))
+        await _hold(call, _listen(call, line), lambda: _over(line))
     finally:
         await line.close()
 
@@ -40,27 +41,36 @@ async def _listen(call: Call, line: PhoneLine) -> None:
             call.mark_played(event.name)
 
 
-async def _hold(call: Call, work: Coroutine[Any, Any, None]) -> None:
+def _over(line: PhoneLine) -> EndReason:
+    """Why a phone's line is over: only a caller who hangs up has Twilio say goodbye."""
+    return EndReason.CALLER_HUNG_UP if line.said_goodbye else EndReason.LINE_LOST
+
+
+async def _hold(
+    call: Call,
+    work: Coroutine[Any, Any, None],
+    over_because: Callable[[], EndReason] = lambda: EndReason.CALLER_HUNG_UP,
+) -> None:
     """Do a line's work until the call has ended; work that ends first, well or not, ends the call."""
     working = asyncio.ensure_future(work)
     over = asyncio.ensure_future(call.ended.wait())
     try:
         await asyncio.wait({working, over}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
-            call.end(_reason_of(working))
+            call.end(_reason_of(working, over_because))
         await over
     finally:
         working.cancel()
         over.cancel()
 
 
-def _reason_of(working: "asyncio.Future[None]") -> EndReason:
+def _reason_of(working: "asyncio.Future[None]", over_because: Callable[[], EndReason]) -> EndReason:
     if working.cancelled():
         return EndReason.FAILED
     if error := working.exception():
         logger.opt(exception=error).error("the line failed: {}", error)
         return EndReason.FAILED
-    return EndReason.CALLER_HUNG_UP
+    return over_because()
 
 
 def browser_transport(connection: SmallWebRTCConnection) -> SmallWebRTCTransport:

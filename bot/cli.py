@@ -65,9 +65,15 @@ def check(
 @app.command()
 def doctor(
     profile: Annotated[str, typer.Option(help="Timing of the sims, where no key is set.")] = "instant",
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Print what answers at the carrier when this machine does not.")
+    ] = False,
 ) -> None:
     """Try keys, voices, numbers, webhook, database and clock, and say what to mend."""
     log_at("ERROR")
+    if fallback:
+        _print_fallbacks()
+        return
     from bot.doctor import Verdict, examine
 
     with _ready(profile) as ready:
@@ -113,9 +119,9 @@ def call(
 def warm() -> None:
     """Render every fixed line of every agent into the audio cache."""
     with _ready("instant") as ready:
-        from bot.warm import warm_all
+        from bot.warm import warm_now
 
-        raise typer.Exit(asyncio.run(warm_all(ready.settings)))
+        raise typer.Exit(asyncio.run(warm_now(ready.settings)))
 
 
 @app.command()
@@ -134,6 +140,12 @@ def evals(
 def bench(context: typer.Context) -> None:
     """Measure against a plain Pipecat bot; takes the options of `python -m bench`."""
     raise typer.Exit(subprocess.call([sys.executable, "-m", "bench", *context.args]))  # noqa: S603 - our own module
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def chaos(context: typer.Context) -> None:
+    """Play seeded calls while vendors fail; takes the options of `python -m bench.chaos`."""
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "bench.chaos", *context.args]))  # noqa: S603 - our own module
 
 
 @dataclass(frozen=True)
@@ -191,6 +203,21 @@ def _refuse(faults: Iterable[str]) -> NoReturn:
     for fault in faults:
         _errors.print(escape(fault))
     raise typer.Exit(1)
+
+
+def _print_fallbacks() -> None:
+    """Print each agent's document; whose it is goes to standard error, so that one can be piped."""
+    from bot.agent import load_agents
+    from bot.fallback import fallback_document
+
+    try:
+        agents = load_agents(_settings().agents_dir)
+    except AgentFilesError as error:
+        _refuse(error.faults)
+    for slug, agent in agents.items():
+        if len(agents) > 1:
+            _errors.print(escape(f"{slug} ({', '.join(agent.config.numbers) or 'any number'}):"))
+        typer.echo(fallback_document(agent.config))
 
 
 def _print_findings(findings: "Iterable[Finding]") -> None:

@@ -8,39 +8,62 @@ and never hides another.
 import asyncio
 import contextlib
 import enum
+import json
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import openai
 from anthropic import APIConnectionError, APIStatusError
 from deepgram.core import ApiError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from bot.agent import Agent
+from bot.agent import Agent, AgentConfig
+from bot.fallback import fallback_fault
 from bot.services import (
     ANTHROPIC_MODEL,
+    ASSEMBLYAI_MODEL,
     CARTESIA_MODEL,
     DEEPGRAM_MODEL,
     ELEVENLABS_MODEL,
+    FIREWORKS_MODEL,
     FLUX_MODEL,
+    GROQ_MODEL,
+    OPENAI_MODEL,
+    TOGETHER_MODEL,
     Layer,
+    Options,
 )
 from bot.settings import Settings, Vendor, VendorSource
+from bot.stores import WRITE_LIMIT_S, spool_folder
 from bot.vendor_clients import VendorClients, socket_options, twilio_credentials
+from processors.assemblyai_recogniser import failure_of_code
+from processors.model_tiers import Tier
+from processors.voices import FailureKind
+from store.errors import StoreUnavailableError
+from store.redis_link import RedisLink, RedisProbe, probe
+from store.spool_file import REFUSED_NAME
 from telephony.rest import PhoneNumber, TwilioRefusedError, TwilioRest, TwilioRestError
 
 CHECK_TIMEOUT_S = 10.0
 CLOCK_TOLERANCE_S = 5.0
 """Appointments are made by this machine's clock."""
+REDIS_LIMIT_S = 3.0
+CHAT_TOKENS = 16
+"""Asked of a model: one that thinks first refuses less."""
 CARTESIA_VERSION = "2026-03-01"
 """API version of the HTTP request below. Source: Cartesia's `Cartesia-Version` header."""
+
+_STATUS_OF = {FailureKind.UNAUTHORIZED: 401, FailureKind.QUOTA: 402, FailureKind.RATE_LIMITED: 429}
+"""HTTP's word for what a vendor says over its socket."""
 
 
 class Verdict(enum.Enum):
@@ -87,6 +110,8 @@ async def examine(
             ("twilio", doctor.twilio),
             ("public URL", doctor.public_url),
             ("database", doctor.database),
+            ("redis", doctor.redis),
+            ("spool", doctor.spool),
             ("recordings", doctor.recordings),
         ]
         found = await asyncio.gather(*(_bounded(subject, check) for subject, check in checks))
@@ -108,6 +133,24 @@ def clock_finding(server_dates: Iterable[str], now: datetime) -> Finding:
     if min(skews_s) > CLOCK_TOLERANCE_S:
         return Finding("clock", Verdict.FAULT, f"is {min(skews_s):.0f} s off; synchronise it (NTP)")
     return Finding("clock", Verdict.GOOD, "agrees with the vendors'")
+
+
+def redis_finding(found: RedisProbe) -> Finding:
+    """Say whether calls can be kept in this Redis."""
+    if found.may_evict:
+        return Finding(
+            "redis",
+            Verdict.WARNING,
+            f"may drop the state of calls when its memory is full: set maxmemory-policy to noeviction, "
+            f"not {found.eviction_policy}",
+        )
+    if found.took_s > WRITE_LIMIT_S:
+        return Finding(
+            "redis",
+            Verdict.WARNING,
+            f"takes {found.took_s:.1f} s for a write; in a call it has {WRITE_LIMIT_S:g} s",
+        )
+    return Finding("redis", Verdict.GOOD, f"{found.version} can be written")
 
 
 def number_findings(
@@ -140,11 +183,14 @@ def _webhook_finding(subject: str, record: PhoneNumber, wanted: str) -> Finding:
         return Finding(
             subject, Verdict.FAULT, f"its voice webhook is {record.voice_url or 'none'}; set it to {wanted}"
         )
-    if not record.voice_fallback_url:
+    fault = fallback_fault(record.voice_fallback_url or "", wanted)
+    if fault is not None:
         return Finding(
-            subject, Verdict.WARNING, "has no voice fallback URL; callers hear an error when we are down"
+            subject,
+            Verdict.WARNING,
+            f"{fault}; make a TwiML Bin of what `firstring doctor --fallback` prints",
         )
-    return Finding(subject, Verdict.GOOD, f"calls {wanted}")
+    return Finding(subject, Verdict.GOOD, f"calls {wanted}, and {record.voice_fallback_url} when we are down")
 
 
 class _Doctor:
@@ -168,22 +214,28 @@ class _Doctor:
         by_layer = {
             (Layer.STT, "deepgram"): self._deepgram,
             (Layer.STT, "flux"): self._flux,
+            (Layer.STT, "assemblyai"): self._assemblyai,
             (Layer.LLM, "anthropic"): self._anthropic,
+            (Layer.LLM, "openai"): partial(self._chat, Vendor.OPENAI, OPENAI_MODEL),
+            (Layer.LLM, "groq"): partial(self._chat, Vendor.GROQ, GROQ_MODEL),
+            (Layer.LLM, "fireworks"): partial(self._chat, Vendor.FIREWORKS, FIREWORKS_MODEL),
+            (Layer.LLM, "together"): partial(self._chat, Vendor.TOGETHER, TOGETHER_MODEL),
             (Layer.TTS, "elevenlabs"): self._elevenlabs,
             (Layer.TTS, "cartesia"): self._cartesia,
+            (Layer.TTS, "deepgram"): self._aura,
         }
         checks: dict[str, Check] = {}
         for agent in self._agents.values():
-            for layer in Layer:
-                for choice in agent.config.services.of(layer):
-                    options = {**choice.options, "voice": agent.config.voices.get(choice.name)}
-                    subject = " ".join(
-                        str(part) for part in (choice.name, options.get("model"), options["voice"]) if part
-                    )
-                    check = by_layer[layer, choice.name]
-                    checks[subject] = lambda check=check, subject=subject, options=options: check(
-                        subject, options
-                    )
+            for layer, name, given in _services(agent.config):
+                voice = agent.config.voices.get(name) if layer is Layer.TTS else None
+                options = {**given, "voice": voice}
+                subject = " ".join(
+                    str(part) for part in (name, options.get("model"), options["voice"]) if part
+                )
+                check = by_layer[layer, name]
+                checks[subject] = lambda check=check, subject=subject, options=options: check(
+                    subject, options
+                )
         return list(checks.items())
 
     async def twilio(self) -> list[Finding]:
@@ -230,6 +282,25 @@ class _Doctor:
         path = self._settings.database_path
         return [await asyncio.to_thread(_database_finding, path)]
 
+    async def redis(self) -> list[Finding]:
+        """Check that Redis can be written and forgets nothing before its time."""
+        if self._settings.redis_url is None:
+            return []
+        link = RedisLink(self._settings.redis_url.get_secret_value(), deadline_s=REDIS_LIMIT_S)
+        try:
+            return [redis_finding(await probe(link))]
+        except StoreUnavailableError as error:
+            return [Finding("redis", Verdict.FAULT, f"REDIS_URL: {error}")]
+        finally:
+            await link.close()
+
+    async def spool(self) -> list[Finding]:
+        """Check that nothing was given up that was to be written."""
+        path = spool_folder(self._settings) / REFUSED_NAME
+        if not await asyncio.to_thread(path.exists):
+            return []
+        return [Finding("spool", Verdict.WARNING, f"{path} holds what a store refused; read and delete it")]
+
     async def recordings(self) -> list[Finding]:
         """Check that recordings can be written."""
         return [await asyncio.to_thread(_folder_finding, "recordings", self._settings.recordings_url)]
@@ -266,6 +337,27 @@ class _Doctor:
             return [Finding(subject, Verdict.FAULT, f"{error}")]
         return [Finding(subject, Verdict.GOOD, "listens")]
 
+    async def _assemblyai(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:
+        base, model = self._settings.assemblyai.base_url, options.get("model", ASSEMBLYAI_MODEL)
+        try:
+            async with connect(
+                f"{base}/v3/ws?speech_model={model}&encoding=pcm_s16le&sample_rate=8000",
+                additional_headers={"Authorization": self._clients.assemblyai_key},
+                **socket_options(base, self._clients.tls),
+            ) as socket:
+                told = json.loads(await socket.recv())  # it says that a session begins, or why none does
+                if told.get("type") != "Begin":
+                    failure = failure_of_code(told.get("error_code"), str(told.get("error")))
+                    status = _STATUS_OF.get(failure.kind, 500)
+                    return [_refused(subject, "ASSEMBLYAI_API_KEY", status, failure.detail)]
+                await socket.send(json.dumps({"type": "Terminate"}))
+        except InvalidStatus as error:
+            reason = error.response.body.decode(errors="replace")[:200]
+            return [_refused(subject, "ASSEMBLYAI_API_KEY", error.response.status_code, reason)]
+        except WebSocketException as error:
+            return [Finding(subject, Verdict.FAULT, f"{error}")]
+        return [Finding(subject, Verdict.GOOD, "listens")]
+
     async def _anthropic(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:
         try:
             await self._clients.anthropic.sdk.messages.create(
@@ -276,6 +368,23 @@ class _Doctor:
         except APIStatusError as error:
             return [_refused(subject, "ANTHROPIC_API_KEY", error.status_code, error.message)]
         except APIConnectionError as error:
+            return [Finding(subject, Verdict.FAULT, f"{error.__cause__ or error}")]
+        return [Finding(subject, Verdict.GOOD, "answers")]
+
+    async def _chat(
+        self, vendor: Vendor, usual_model: str, subject: str, options: Mapping[str, Any]
+    ) -> list[Finding]:
+        limit = "max_tokens" if vendor in (Vendor.FIREWORKS, Vendor.TOGETHER) else "max_completion_tokens"
+        request: dict[str, Any] = {
+            "model": options.get("model", usual_model),
+            "messages": [{"role": "user", "content": "Hello"}],
+            limit: CHAT_TOKENS,
+        }
+        try:
+            await self._clients.chat[vendor].sdk.chat.completions.create(**request)
+        except openai.APIStatusError as error:
+            return [_refused(subject, f"{vendor.value.upper()}_API_KEY", error.status_code, error.message)]
+        except openai.APIConnectionError as error:
             return [Finding(subject, Verdict.FAULT, f"{error.__cause__ or error}")]
         return [Finding(subject, Verdict.GOOD, "answers")]
 
@@ -304,6 +413,18 @@ class _Doctor:
             },
         )
 
+    async def _aura(self, subject: str, options: Mapping[str, Any]) -> list[Finding]:
+        deepgram = self._settings.deepgram
+        key = deepgram.api_key.get_secret_value() if deepgram.api_key else ""
+        query = "encoding=linear16&container=none&sample_rate=8000"
+        return await self._speak(
+            subject,
+            "DEEPGRAM_API_KEY",
+            f"{_http_url(deepgram.base_url)}/v1/speak?model={options['voice']}&{query}",
+            {"Authorization": f"Token {key}"},
+            {"text": "Hello."},
+        )
+
     async def _speak(
         self, subject: str, key: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
     ) -> list[Finding]:
@@ -329,6 +450,16 @@ async def _bounded(subject: str, check: Check) -> list[Finding]:
         return [Finding(subject, Verdict.FAULT, f"no answer in {CHECK_TIMEOUT_S:g} s")]
     except (OSError, aiohttp.ClientError, ValueError) as error:
         return [Finding(subject, Verdict.FAULT, f"cannot be reached: {error}")]
+
+
+def _services(config: AgentConfig) -> Iterator[tuple[Layer, str, Options]]:
+    """Yield every service of an agent: its layer, its vendor and its options; models of both tiers."""
+    for layer in (Layer.STT, Layer.TTS):
+        for choice in config.services.of(layer):
+            yield layer, choice.name, choice.options
+    for tier in Tier:
+        for name, options in config.models_of(tier):
+            yield Layer.LLM, name, options
 
 
 def _refused(subject: str, key: str, status: int, detail: str = "") -> Finding:

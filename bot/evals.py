@@ -94,6 +94,7 @@ def settings_of_run(settings: Settings, folder: Path) -> Settings:
         update={
             "evals": True,
             "database_url": f"sqlite:///{folder / 'first-ring.db'}",
+            "redis_url": None,
             "recordings_url": folder / "recordings",
         }
     )

@@ -25,7 +25,8 @@ from pydantic import ValidationError
 
 from bot.agent import Agent, agent_folders, listening_state_faults, read_agent, shared_numbers
 from bot.errors import AgentFilesError
-from bot.flow_events import FlowEvents, event_targets, read_events
+from bot.flow_events import EVENTS_KEY, FlowEvent, FlowEvents, event_targets, read_events
+from bot.flow_tiers import TieredFlow, tier_faults
 from bot.yaml_source import Fault, Location, YamlSource, YamlSyntaxError, suggestion
 from flows.business import Business, prompt_facts
 from integrations.calendar import OpeningHours
@@ -59,8 +60,8 @@ class CheckedFlow:
     events: FlowEvents
 
 
-class _FlowFile(FlowConfig):
-    """Pipecat's flow, in a file where `events:` may stand too; `read_events` looks into that."""
+class _FlowFile(TieredFlow):
+    """The flow, in a file where `events:` may stand too; `read_events` looks into that."""
 
     events: Any = None
 
@@ -140,7 +141,9 @@ def read_flow(folder: Path) -> CheckedFlow:
     if config is not None and tools is not None:
         flow, reference_faults = _join(source, config, tools)
         faults += [*reference_faults, *_dead_end_faults(source, config, _tool_tree(folder))]
+        faults += _never_taken_faults(source, events, config, _tool_tree(folder))
         faults += _placeholder_faults(source, config, known_facts() | _stored_keys(_tool_tree(folder)))
+        faults += tier_faults(source, config)
     if flow is None or faults:
         raise AgentFilesError(_in_reading_order(faults))
     return CheckedFlow(flow, events)
@@ -302,7 +305,7 @@ def _raw_targets(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...
 
 def _dead_end_faults(source: YamlSource, config: FlowConfig, tree: ast.Module) -> Iterator[Fault]:
     """Find nodes from which no tool that ends the call can be reached."""
-    ending = _ending_tools(tree)
+    ending = _tools_calling(tree, "request_end")
     if any(function.name in ending for function in config.global_functions):
         return
     everywhere = {target for function in config.global_functions for target in function.targets()}
@@ -317,6 +320,19 @@ def _dead_end_faults(source: YamlSource, config: FlowConfig, tree: ast.Module) -
         if name not in can_end:
             way = "cannot be left" if leads_to[name] <= {name} else "leads to no end"
             yield source.fault(("nodes", name), f"{way}: from here no tool that calls request_end is reached")
+
+
+def _never_taken_faults(
+    source: YamlSource, events: FlowEvents, config: FlowConfig, tree: ast.Module
+) -> Iterator[Fault]:
+    """Find branches for callers who ask for a person, where no tool of the flow asks for one."""
+    asking = _tools_calling(tree, "request_person")
+    functions = [*config.global_functions, *(f for node in config.nodes.values() for f in node.functions)]
+    if any(function.name in asking for function in functions):
+        return
+    for event in (FlowEvent.HUMAN_REQUESTED, FlowEvent.OUT_OF_HOURS):
+        if events.own(event) is not None:
+            yield source.fault((EVENTS_KEY, event.value), "is never taken: no tool here calls request_person")
 
 
 def _placeholder_faults(source: YamlSource, config: FlowConfig, known: Iterable[str]) -> Iterator[Fault]:
@@ -345,17 +361,17 @@ def _tool_tree(folder: Path) -> ast.Module:
     return ast.parse((folder / TOOLS_FILE).read_text(encoding="utf-8"))
 
 
-def _ending_tools(tree: ast.Module) -> frozenset[str]:
-    """Return the functions of a module that call `request_end`, themselves or through each other."""
+def _tools_calling(tree: ast.Module, name: str) -> frozenset[str]:
+    """Return the functions of a module that call `name`, themselves or through each other; and `name`."""
     calls = {
         function.name: {_called_name(node) for node in ast.walk(function) if isinstance(node, ast.Call)}
         for function in tree.body
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
-    ending = {"request_end"}
-    while more := {name for name, called in calls.items() if called & ending} - ending:
-        ending |= more
-    return frozenset(ending)
+    found = {name}
+    while more := {tool for tool, called in calls.items() if called & found} - found:
+        found |= more
+    return frozenset(found)
 
 
 def _stored_keys(tree: ast.Module) -> frozenset[str]:

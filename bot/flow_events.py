@@ -3,9 +3,12 @@
     events:
       no_speech: {say: "I can't hear you, so I'll hang up now. Goodbye.", then: end}
       line_sound: {then: end}
+      human_requested: {say: "What may I tell them it is about?", then: before_a_person}
+      out_of_hours: {say: "Everybody has gone home. May I take a message?", then: message}
 
-Reads and checks the map; `bot/flow_check.py` joins it to the rest of the file, `bot/call.py` acts on it. An event that
-the map leaves out ends the call with the fixed line of the agent's language.
+Reads and checks the map; `bot/flow_check.py` joins it to the rest of the file, `bot/caller_absence.py` and
+`bot/person_branch.py` act on it. An event that the map leaves out ends the call with the fixed line of the agent's
+language; who asks for a person is put through.
 """
 
 import enum
@@ -31,6 +34,10 @@ class FlowEvent(enum.StrEnum):
     """The caller did not answer, however often they were asked."""
     LINE_SOUND = "line_sound"
     """Nobody human is on the line: a fax, hold music, a recording."""
+    HUMAN_REQUESTED = "human_requested"
+    """The caller asks for a person, for the first time in this call."""
+    OUT_OF_HOURS = "out_of_hours"
+    """They do so while nobody is there, for the first time."""
 
 
 NOT_YET = frozenset(
@@ -40,8 +47,6 @@ NOT_YET = frozenset(
         "low_confidence",
         "llm_failed",
         "tool_failed",
-        "human_requested",
-        "out_of_hours",
         "opt_out",
         "dtmf",
     }
@@ -69,6 +74,10 @@ class FlowEvents:
         """Return what `event` leads to; without a branch of its own, to the end of the call."""
         return self.branches.get(event, _DEFAULT)
 
+    def own(self, event: FlowEvent) -> Branch | None:
+        """Return the branch that the flow has for `event`, None without one."""
+        return self.branches.get(event)
+
     def lines(self) -> list[str]:
         """Return what is spoken word for word."""
         return [branch.say for branch in self.branches.values() if branch.say]
@@ -90,12 +99,6 @@ class _EventsSection(BaseModel, frozen=True):
     """The part of `flow.yaml` that is read here."""
 
     events: dict[str, _Branch] = Field(default_factory=dict[str, _Branch])
-
-
-def event_lines(events: FlowEvents) -> tuple[str, ...]:
-    """Return every line that the branches say, each once: they can be rendered ahead of calls."""
-    said = (branch.say for branch in events.branches.values())
-    return tuple(dict.fromkeys(line for line in said if line is not None))
 
 
 def event_targets(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -136,8 +139,20 @@ def read_events(source: YamlSource) -> tuple[FlowEvents, list[Fault]]:
             message = "a placeholder would be read out as it is: the line is spoken before the call"
             faults.append(source.fault((EVENTS_KEY, str(name), "say"), message))
         if name in _known():
+            faults += _end_faults(source, FlowEvent(name), read)
             branches[FlowEvent(name)] = Branch(read.say, None if read.then == END else read.then)
     return FlowEvents(branches), faults
+
+
+def _end_faults(source: YamlSource, event: FlowEvent, branch: _Branch) -> Iterator[Fault]:
+    """Find branches that leave a caller who wants a person with nothing."""
+    if branch.then != END:
+        return
+    here = (EVENTS_KEY, event.value, "then")
+    if event is FlowEvent.HUMAN_REQUESTED:
+        yield source.fault(here, "would hang up on a caller who asks for a person: name a node")
+    elif event is FlowEvent.OUT_OF_HOURS and branch.say is None:
+        yield source.fault(here, "would hang up without a word: add `say`, or name a node")
 
 
 def _name_faults(source: YamlSource) -> Iterator[Fault]:

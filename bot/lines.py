@@ -6,6 +6,7 @@ One set per language; an agent whose language has none uses English.
 from dataclasses import dataclass
 
 from bot.agent import AgentConfig
+from bot.handoff_lines import own_lines
 from processors.repair_lines import repair_lines
 
 
@@ -25,6 +26,16 @@ class FixedLines:
     max_length_goodbye: str
     closing: str
     """The last word of a call whose goodbye the caller spoke into."""
+    fillers: tuple[str, ...]
+    """Said in turn while an answer takes its time, should the agent have none of its own."""
+    try_again: str
+    """Said when an answer is asked for again because nothing came of it."""
+    trouble_goodbye: str
+    """The last words of a call that we could not answer."""
+    cut_off: str
+    """The first words on the new line of a call whose line broke off."""
+    say_again: str
+    """Said behind them to who was speaking."""
 
 
 _LINES = {
@@ -36,6 +47,15 @@ _LINES = {
         overflow="All our lines are busy right now. Please call again in a few minutes. Thank you.",
         max_length_goodbye="I'm sorry, we have to stop here. Please call again. Goodbye.",
         closing="Goodbye.",
+        fillers=(
+            "One moment, please.",
+            "I'm still here, just a moment.",
+            "Thanks for waiting, just a moment more.",
+        ),
+        try_again="I'm sorry, this is taking longer than it should. Let me try that again.",
+        trouble_goodbye="I'm sorry, we are having trouble on our side. Please call again later. Goodbye.",
+        cut_off="Sorry, we were cut off for a moment.",
+        say_again="Could you say that again, please?",
     ),
     "de": FixedLines(
         still_there=("Sind Sie noch da?", "Hallo? Ich kann Sie nicht hören."),
@@ -45,6 +65,15 @@ _LINES = {
         overflow="Im Moment sind alle Leitungen besetzt. Bitte rufen Sie in ein paar Minuten wieder an. Danke.",
         max_length_goodbye="Wir müssen hier leider aufhören. Rufen Sie gern wieder an. Auf Wiederhören.",
         closing="Auf Wiederhören.",
+        fillers=(
+            "Einen Moment, bitte.",
+            "Ich bin noch da, einen Augenblick.",
+            "Danke fürs Warten, ich bin gleich so weit.",
+        ),
+        try_again="Entschuldigung, das dauert länger als es sollte. Ich versuche es noch einmal.",
+        trouble_goodbye="Entschuldigung, wir haben gerade eine Störung. Rufen Sie bitte später an. Auf Wiederhören.",
+        cut_off="Entschuldigung, die Verbindung war kurz weg.",
+        say_again="Könnten Sie das bitte noch einmal sagen?",
     ),
     "es": FixedLines(
         still_there=("¿Sigue ahí?", "¿Hola? No le oigo."),
@@ -54,6 +83,11 @@ _LINES = {
         overflow="Todas nuestras líneas están ocupadas. Vuelva a llamar en unos minutos, por favor. Gracias.",
         max_length_goodbye="Lo siento, tenemos que terminar aquí. Vuelva a llamar, por favor. Adiós.",
         closing="Adiós.",
+        fillers=("Un momento, por favor.", "Sigo aquí, un momento.", "Gracias por esperar, ya casi está."),
+        try_again="Disculpe, esto está tardando más de lo debido. Lo intento otra vez.",
+        trouble_goodbye="Disculpe, tenemos un problema técnico. Vuelva a llamar más tarde, por favor. Adiós.",
+        cut_off="Disculpe, se cortó un momento la línea.",
+        say_again="¿Me lo puede repetir, por favor?",
     ),
     "fr": FixedLines(
         still_there=("Vous êtes toujours là ?", "Allô ? Je ne vous entends pas."),
@@ -63,6 +97,15 @@ _LINES = {
         overflow="Toutes nos lignes sont occupées. Merci de rappeler dans quelques minutes.",
         max_length_goodbye="Désolé, nous devons nous arrêter là. N'hésitez pas à rappeler. Au revoir.",
         closing="Au revoir.",
+        fillers=(
+            "Un instant, s'il vous plaît.",
+            "Je suis toujours là, un instant.",
+            "Merci de patienter, j'y suis presque.",
+        ),
+        try_again="Désolé, cela prend plus de temps que prévu. Je réessaie.",
+        trouble_goodbye="Désolé, nous rencontrons un problème technique. Merci de rappeler plus tard. Au revoir.",
+        cut_off="Désolé, nous avons été coupés un instant.",
+        say_again="Pouvez-vous répéter, s'il vous plaît ?",
     ),
     "it": FixedLines(
         still_there=("È ancora in linea?", "Pronto? Non la sento."),
@@ -72,6 +115,15 @@ _LINES = {
         overflow="Al momento tutte le linee sono occupate. Richiami tra qualche minuto, per favore. Grazie.",
         max_length_goodbye="Mi dispiace, dobbiamo fermarci qui. Richiami quando vuole. Arrivederci.",
         closing="Arrivederci.",
+        fillers=(
+            "Un attimo, per favore.",
+            "Sono ancora qui, un momento.",
+            "Grazie per l'attesa, ci sono quasi.",
+        ),
+        try_again="Mi scusi, ci vuole più tempo del previsto. Provo di nuovo.",
+        trouble_goodbye="Mi scusi, abbiamo un problema tecnico. Richiami più tardi, per favore. Arrivederci.",
+        cut_off="Mi scusi, è caduta la linea per un momento.",
+        say_again="Può ripetere, per favore?",
     ),
     "nl": FixedLines(
         still_there=("Bent u er nog?", "Hallo? Ik hoor u niet."),
@@ -81,6 +133,15 @@ _LINES = {
         overflow="Op dit moment zijn al onze lijnen bezet. Belt u over een paar minuten terug. Dank u wel.",
         max_length_goodbye="Het spijt me, we moeten hier stoppen. Belt u gerust nog eens. Tot ziens.",
         closing="Tot ziens.",
+        fillers=(
+            "Een momentje, alstublieft.",
+            "Ik ben er nog, een ogenblik.",
+            "Bedankt voor het wachten, ik ben er bijna.",
+        ),
+        try_again="Sorry, dit duurt langer dan het hoort. Ik probeer het nog eens.",
+        trouble_goodbye="Sorry, er is bij ons een storing. Belt u later nog eens. Tot ziens.",
+        cut_off="Sorry, de verbinding viel even weg.",
+        say_again="Kunt u dat nog eens zeggen, alstublieft?",
     ),
     "pt": FixedLines(
         still_there=("Ainda está aí?", "Estou sim? Não o consigo ouvir."),
@@ -90,6 +151,15 @@ _LINES = {
         overflow="De momento todas as linhas estão ocupadas. Volte a ligar daqui a uns minutos. Obrigado.",
         max_length_goodbye="Lamento, temos de ficar por aqui. Volte a ligar quando quiser. Adeus.",
         closing="Adeus.",
+        fillers=(
+            "Um momento, por favor.",
+            "Ainda estou aqui, só um momento.",
+            "Obrigado por esperar, está quase.",
+        ),
+        try_again="Desculpe, está a demorar mais do que devia. Vou tentar outra vez.",
+        trouble_goodbye="Desculpe, estamos com um problema técnico. Volte a ligar mais tarde, por favor. Adeus.",
+        cut_off="Desculpe, a ligação caiu por um momento.",
+        say_again="Pode repetir, por favor?",
     ),
 }
 
@@ -112,18 +182,23 @@ _OPENERS = {
         "Absolutely.",
         "I see.",
         "I understand.",
-        "Sure, let me look.",
         "Let me look.",
         "Let me check.",
-        "Thanks, let me read that back.",
-        "Great, one moment.",
         "One moment, please.",
-        "Sorry, I didn't catch that.",
         "You're welcome.",
         "I'm here.",
         "Hello.",
         "Thanks for calling.",
         "Thank you for calling.",
+        "Sure,",
+        "Okay,",
+        "Thanks,",
+        "Great,",
+        "Sorry,",
+        "Of course,",
+        "Let me read that back.",
+        "One moment.",
+        "I didn't catch that.",
     ),
     "de": (
         "Gerne.",
@@ -141,6 +216,10 @@ _OPENERS = {
         "Einen Moment, bitte.",
         "Ich schaue kurz nach.",
         "Danke für Ihren Anruf.",
+        "Gerne,",
+        "Okay,",
+        "Gut,",
+        "Danke,",
     ),
     "es": (
         "Claro.",
@@ -156,6 +235,10 @@ _OPENERS = {
         "Un momento, por favor.",
         "Déjeme ver.",
         "Gracias por llamar.",
+        "Claro,",
+        "Vale,",
+        "Perfecto,",
+        "Gracias,",
     ),
     "fr": (
         "Bien sûr.",
@@ -170,6 +253,10 @@ _OPENERS = {
         "Un instant, s'il vous plaît.",
         "Je regarde.",
         "Merci de votre appel.",
+        "Bien sûr,",
+        "D'accord,",
+        "Parfait,",
+        "Merci,",
     ),
     "it": (
         "Certo.",
@@ -184,6 +271,10 @@ _OPENERS = {
         "Un attimo, per favore.",
         "Controllo subito.",
         "Grazie per aver chiamato.",
+        "Certo,",
+        "Va bene,",
+        "Perfetto,",
+        "Grazie,",
     ),
     "nl": (
         "Prima.",
@@ -198,6 +289,10 @@ _OPENERS = {
         "Een momentje, alstublieft.",
         "Ik kijk even.",
         "Bedankt voor het bellen.",
+        "Prima,",
+        "Natuurlijk,",
+        "Oké,",
+        "Bedankt,",
     ),
     "pt": (
         "Claro.",
@@ -212,18 +307,31 @@ _OPENERS = {
         "Um momento, por favor.",
         "Vou verificar.",
         "Obrigado por ligar.",
+        "Claro,",
+        "Certo,",
+        "Perfeito,",
+        "Obrigado,",
     ),
 }
 
 
 def openers(language: str) -> tuple[str, ...]:
-    """Return the short lines that a reply in a language, e.g. `en-US`, may begin with; none if we know none."""
+    """Return the short lines that a reply in a language, e.g. `en-US`, may begin with; none if we know none.
+
+    One that ends in a comma begins a sentence; another may go on with it.
+    """
     return _OPENERS.get(language.partition("-")[0], ())
 
 
 def fixed_lines(language: str) -> FixedLines:
     """Return the lines of a language, e.g. `en-US`."""
     return _LINES.get(language.partition("-")[0], _LINES["en"])
+
+
+def stall_lines(config: AgentConfig) -> tuple[str, ...]:
+    """Return what is said while an answer takes its time: the owner's lines, and ours if those are too few."""
+    own = tuple(dict.fromkeys(config.patience.stall_lines))
+    return own if len(own) > 1 else tuple(dict.fromkeys((*own, *fixed_lines(config.language).fillers)))
 
 
 def cacheable_lines(config: AgentConfig) -> tuple[str, ...]:
@@ -239,7 +347,12 @@ def cacheable_lines(config: AgentConfig) -> tuple[str, ...]:
         lines.no_person_goodbye,
         lines.max_length_goodbye,
         lines.closing,
-        *config.patience.stall_lines,
+        *stall_lines(config),
+        lines.try_again,
+        lines.trouble_goodbye,
+        *(own_lines(config.language) if config.handoff.humans or config.handoff.voicemail else ()),
+        lines.cut_off,
+        lines.say_again,
         *repair_lines(config.language),
         *openers(config.language),
     )

@@ -13,8 +13,9 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from pipecat.metrics.metrics import LLMTokenUsage
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -26,8 +27,10 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from processors.recognisers import RecogniserFailed
 from processors.speculation import SpeculationAccount
 from processors.turn_record import TurnRecord
+from processors.voices import VoiceFailed
 
 LABEL_VALUES = 64
 """Different values one label may take; what comes later is counted as `OTHER`."""
@@ -39,8 +42,9 @@ ANSWER_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25
 STOP_BUCKETS_S = (0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1.0, 2.0)
 STAGE_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0)
 TOOL_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
-SILENCE_BUCKETS_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0, 30.0)
+SILENCE_BUCKETS_S = (0.05, 0.1, 0.2, 0.4, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0, 30.0)
 CALL_BUCKETS_S = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0)
+HANDOFF_BUCKETS_S = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0)
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.25, 0.5, 1.0)
 TEARDOWN_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 
@@ -50,11 +54,16 @@ class _Instruments:
     calls: Counter
     calls_active: Gauge
     calls_refused: Counter
+    overflow: Counter
+    resumes: Counter
     call_seconds: Histogram
     media_faults: Counter
     marks_lost: Counter
+    voice_windows_dropped: Counter
     turns: Counter
     interruptions: Counter
+    fillers: Counter
+    answers_retried: Counter
     barge_ins: Counter
     speculations: Counter
     speculation_waste: Counter
@@ -66,10 +75,25 @@ class _Instruments:
     silence_seconds: Histogram
     tool_seconds: Histogram
     llm_tokens: Counter
+    llm_requests: Counter
+    llm_failures: Counter
+    llm_hedges: Counter
+    llm_waste: Counter
     tts_characters: Counter
     stt_seconds: Counter
     audio_cache_lookups: Counter
+    recogniser_failures: Counter
+    recogniser_failure_seconds: Histogram
+    voice_failures: Counter
+    voice_failure_seconds: Histogram
+    handoffs: Counter
+    handoff_rings: Counter
+    handoff_faults: Counter
+    handoff_wait_seconds: Histogram
     loop_lag_seconds: Histogram
+    tasks: Gauge
+    store_failures: Counter
+    writes_lost: Counter
     teardown_seconds: Histogram
 
 
@@ -140,18 +164,34 @@ class Metrics:
         self._instruments.calls_active.labels(self._label("channel", channel)).dec()
 
     def call_ended(
-        self, *, agent: str, channel: str, outcome: str, duration_s: float, longest_silence_s: float
+        self,
+        *,
+        agent: str,
+        channel: str,
+        outcome: str,
+        duration_s: float,
+        longest_silence_s: float,
+        silence_cause: str,
     ) -> None:
-        """A call that began is over, however."""
+        """A call that began is over, however; the cause is what took most of its longest silence of ours."""
         labels = self._label("agent", agent), self._label("channel", channel)
         self._instruments.calls_active.labels(labels[1]).dec()
         self._instruments.calls.labels(*labels, self._label("outcome", outcome)).inc()
         _observe(self._instruments.call_seconds.labels(labels[1]), duration_s)
-        _observe(self._instruments.silence_seconds.labels(labels[1]), longest_silence_s)
+        silence = self._instruments.silence_seconds.labels(labels[1], self._label("cause", silence_cause))
+        _observe(silence, longest_silence_s)
 
     def call_refused(self, reason: str) -> None:
         """A call was not admitted."""
         self._instruments.calls_refused.labels(self._label("reason", reason)).inc()
+
+    def overflow(self, step: str, *, agent: str) -> None:
+        """A caller who was not admitted gets this: `ring`, `message`, `thanks`, `line` or `hang_up`."""
+        self._instruments.overflow.labels(self._label("agent", agent), step).inc()
+
+    def resumed(self, outcome: str) -> None:
+        """A call that was cut: what was done, or what came of it; a `ResumeOutcome`."""
+        self._instruments.resumes.labels(self._label("resume", outcome)).inc()
 
     def media_fault(self, kind: str, count: int = 1) -> None:
         """A media socket sent what it must not."""
@@ -161,12 +201,18 @@ class Metrics:
         """Marks that never came back."""
         self._instruments.marks_lost.inc(count)
 
+    def voice_windows_dropped(self, count: int) -> None:
+        """Windows of the caller's audio that the voice model did not see, because it could not keep up."""
+        self._instruments.voice_windows_dropped.inc(count)
+
     def turn(self, turn: TurnRecord, *, agent: str, channel: str) -> None:
         """A turn is complete: its waits, stages, tools and interruption."""
         labels = self._label("agent", agent), self._label("channel", channel)
         self._instruments.turns.labels(*labels, turn.kind).inc()
         if turn.interrupted_at is not None:
             self._instruments.interruptions.labels(*labels).inc()
+        self._instruments.fillers.labels(*labels).inc(len(turn.fillers))
+        self._instruments.answers_retried.labels(*labels).inc(turn.retries)
         for decision in turn.barge_in:
             self._instruments.barge_ins.labels(labels[1], decision.kind, decision.reason).inc()
         _observe(self._instruments.stop_seconds.labels(labels[1]), turn.stop_s)
@@ -195,6 +241,32 @@ class Metrics:
         labels = self._label("vendor", vendor), self._label("model", model), self._label("token", kind)
         self._instruments.llm_tokens.labels(*labels).inc(max(0, count))
 
+    def llm_asked(self, *, vendor: str, model: str, tier: str, reason: str) -> None:
+        """A model was asked for an answer of a tier: `light` or `strong`; see `processors.model_tiers.TierReason`."""
+        self._instruments.llm_requests.labels(
+            self._label("vendor", vendor), self._label("model", model), tier, reason
+        ).inc()
+
+    def llm_attempt_failed(self, *, vendor: str, failure: str, stage: str, response: str) -> None:
+        """A request to a model failed; `response` is what was done about it: `retry`, `next`, `other`, `give_up`."""
+        self._instruments.llm_failures.labels(
+            self._label("vendor", vendor),
+            self._label("failure", failure),
+            self._label("llm_stage", stage),
+            self._label("response", response),
+        ).inc()
+
+    def llm_hedged(self, *, vendor: str) -> None:
+        """A second request was made because this vendor's model was late."""
+        self._instruments.llm_hedges.labels(self._label("vendor", vendor)).inc()
+
+    def llm_wasted(self, *, vendor: str, model: str, tokens: LLMTokenUsage) -> None:
+        """A request was paid for whose answer was not used; its tokens are among `llm_tokens` too."""
+        labels = self._label("vendor", vendor), self._label("model", model)
+        cached = (tokens.cache_read_input_tokens or 0) + (tokens.cache_creation_input_tokens or 0)
+        for kind, count in (("input", tokens.prompt_tokens + cached), ("output", tokens.completion_tokens)):
+            self._instruments.llm_waste.labels(*labels, kind).inc(max(0, count))
+
     def tts_characters(self, vendor: str, count: int) -> None:
         """Characters a voice was asked to speak."""
         self._instruments.tts_characters.labels(self._label("vendor", vendor)).inc(max(0, count))
@@ -206,6 +278,59 @@ class Metrics:
     def audio_cache_lookup(self, result: str) -> None:
         """A line was looked up; `result` is `memory`, `disk` or `miss`."""
         self._instruments.audio_cache_lookups.labels(self._label("lookup", result)).inc()
+
+    def recogniser_failed(self, failed: RecogniserFailed, *, agent: str) -> None:
+        """A recogniser failed: what was done about it, and how much later the caller was understood for it."""
+        action = failed.action.partition(":")[0]
+        vendor = self._label("vendor", failed.vendor)
+        self._instruments.recogniser_failures.labels(
+            self._label("agent", agent), vendor, failed.kind.value, failed.stage, action
+        ).inc()
+        if failed.stage in ("speaking", "replay"):
+            _observe(self._instruments.recogniser_failure_seconds.labels(vendor), failed.cost_s)
+
+    def voice_failed(self, failed: VoiceFailed, *, agent: str) -> None:
+        """A voice failed: what was done about it, and the silence that the caller heard for it."""
+        action = failed.action.partition(":")[0]
+        vendor = self._label("vendor", failed.vendor)
+        self._instruments.voice_failures.labels(
+            self._label("agent", agent), vendor, failed.kind.value, failed.stage, action
+        ).inc()
+        if failed.stage not in ("probe", "connect"):
+            _observe(self._instruments.voice_failure_seconds.labels(vendor), failed.cost_s)
+
+    def handoff_rang(self, *, agent: str, outcome: str) -> None:
+        """A person was rung for a caller; `outcome` is what came of it."""
+        labels = self._label("agent", agent), self._label("ring", outcome)
+        self._instruments.handoff_rings.labels(*labels).inc()
+
+    def handoff_accepted(self, *, agent: str, waited_s: float) -> None:
+        """A person took a call, so long after it was to be handed over."""
+        _observe(self._instruments.handoff_wait_seconds.labels(self._label("agent", agent)), waited_s)
+
+    def handoff_over(self, *, agent: str, reason: str, outcome: str) -> None:
+        """A hand-off has ended."""
+        labels = self._label("agent", agent), self._label("handoff", reason), self._label("handed", outcome)
+        self._instruments.handoffs.labels(*labels).inc()
+
+    def handoff_fault(self, *, agent: str, kind: str) -> None:
+        """Something went wrong that a hand-off got over: `carrier`, `store`, `callback` or `voicemail`."""
+        labels = self._label("agent", agent), self._label("handoff_fault", kind)
+        self._instruments.handoff_faults.labels(*labels).inc()
+
+    def store_failed(self, *, store: str) -> None:
+        """A store went down; what was to be written is spooled."""
+        self._instruments.store_failures.labels(self._label("store", store)).inc()
+
+    def write_lost(self, *, store: str, kind: str, reason: str) -> None:
+        """A write will not be done: there was no room for it (`full`), or the store will never take it (`refused`)."""
+        self._instruments.writes_lost.labels(
+            self._label("store", store), self._label("write", kind), self._label("loss", reason)
+        ).inc()
+
+    def tasks(self, count: int) -> None:
+        """Tasks that the event loop has now."""
+        self._instruments.tasks.set(count)
 
     def loop_lag(self, lag_s: float) -> None:
         """A timer of the event loop came this much late."""
@@ -247,52 +372,141 @@ def _observe(histogram: Histogram, seconds: float | None) -> None:
         histogram.observe(seconds)
 
 
+class _Maker:
+    """Makes instruments on one registry, under the product's name."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(f"firstring_{name}", what, labels, registry=self._registry)
+
+    def histogram(self, name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"firstring_{name}_seconds", what, labels, buckets=buckets, registry=self._registry)
+
+    def live_gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(f"firstring_{name}", what, labels, registry=self._registry, multiprocess_mode="livesum")
+
+
 def _make_instruments(registry: CollectorRegistry) -> _Instruments:
-    def counter(name: str, what: str, *labels: str) -> Counter:
-        return Counter(f"firstring_{name}", what, labels, registry=registry)
+    make = _Maker(registry)
+    return _Instruments(**_of_calls(make), **_of_turns(make), **_of_vendors(make), **_of_the_process(make))
 
-    def histogram(name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"firstring_{name}_seconds", what, labels, buckets=buckets, registry=registry)
 
-    return _Instruments(
-        calls=counter("calls", "Calls that ended.", "agent", "channel", "outcome"),
-        calls_active=Gauge(
-            "firstring_calls_active",
-            "Calls in progress.",
-            ("channel",),
-            registry=registry,
-            multiprocess_mode="livesum",
+def _of_calls(make: _Maker) -> dict[str, Any]:
+    """Calls, and what became of those that could not stay with the agent."""
+    return dict(  # noqa: C408 - names of fields, not strings
+        calls=make.counter("calls", "Calls that ended.", "agent", "channel", "outcome"),
+        calls_active=make.live_gauge("calls_active", "Calls in progress.", "channel"),
+        calls_refused=make.counter("calls_refused", "Calls that were not admitted.", "reason"),
+        overflow=make.counter("overflow", "What callers got who were not admitted.", "agent", "step"),
+        resumes=make.counter("resumes", "Calls that were cut, and what was done about it.", "outcome"),
+        call_seconds=make.histogram("call", "Length of a call.", CALL_BUCKETS_S, "channel"),
+        handoffs=make.counter(
+            "handoffs",
+            "Callers who were to go to a person, and where they went.",
+            "agent",
+            "reason",
+            "outcome",
         ),
-        calls_refused=counter("calls_refused", "Calls that were not admitted.", "reason"),
-        call_seconds=histogram("call", "Length of a call.", CALL_BUCKETS_S, "channel"),
-        media_faults=counter("media_faults", "Wrong messages on a media socket.", "kind"),
-        marks_lost=counter("marks_lost", "Playback marks that never came back."),
-        turns=counter("turns", "Complete turns.", "agent", "channel", "kind"),
-        interruptions=counter("interruptions", "Turns in which the caller cut in.", "agent", "channel"),
-        barge_ins=counter(
+        handoff_rings=make.counter("handoff_rings", "People who were rung.", "agent", "outcome"),
+        handoff_faults=make.counter("handoff_faults", "What went wrong in hand-offs.", "agent", "kind"),
+        handoff_wait_seconds=make.histogram(
+            "handoff_wait", "Hand-off begun to a person on the line.", HANDOFF_BUCKETS_S, "agent"
+        ),
+        teardown_seconds=make.histogram("teardown", "Teardown of a call.", TEARDOWN_BUCKETS_S),
+    )
+
+
+def _of_turns(make: _Maker) -> dict[str, Any]:
+    """What callers hear, turn by turn."""
+    return dict(  # noqa: C408 - names of fields, not strings
+        turns=make.counter("turns", "Complete turns.", "agent", "channel", "kind"),
+        interruptions=make.counter("interruptions", "Turns in which the caller cut in.", "agent", "channel"),
+        fillers=make.counter("fillers", "Lines said while an answer took its time.", "agent", "channel"),
+        answers_retried=make.counter(
+            "answers_retried", "Answers asked for again because nothing was heard.", "agent", "channel"
+        ),
+        barge_ins=make.counter(
             "barge_in", "What was decided about sounds over the agent.", "channel", "decision", "reason"
         ),
-        speculations=counter("speculations", "Replies begun before the turn was over.", "agent", "outcome"),
-        speculation_waste=counter(
+        speculations=make.counter(
+            "speculations", "Replies begun before the turn was over.", "agent", "outcome"
+        ),
+        speculation_waste=make.counter(
             "speculation_waste", "What replies that were withdrawn have used.", "agent", "unit"
         ),
-        speculation_waste_usd=counter(
+        speculation_waste_usd=make.counter(
             "speculation_waste_usd", "What they have cost, in US dollars.", "agent"
         ),
-        greeting_seconds=histogram("greeting", "Start to the greeting heard.", GREETING_BUCKETS_S, "channel"),
-        answer_seconds=histogram(
+        greeting_seconds=make.histogram(
+            "greeting", "Start to the greeting heard.", GREETING_BUCKETS_S, "channel"
+        ),
+        answer_seconds=make.histogram(
             "answer", "End of the caller's speech to the answer heard.", ANSWER_BUCKETS_S, "agent", "channel"
         ),
-        stop_seconds=histogram("stop", "Interruption to the agent silent.", STOP_BUCKETS_S, "channel"),
-        stage_seconds=histogram("stage", "Share of a stage in the answer's wait.", STAGE_BUCKETS_S, "stage"),
-        silence_seconds=histogram(
-            "longest_silence", "Longest wait of a call for our next word.", SILENCE_BUCKETS_S, "channel"
+        stop_seconds=make.histogram("stop", "Interruption to the agent silent.", STOP_BUCKETS_S, "channel"),
+        stage_seconds=make.histogram(
+            "stage", "Share of a stage in the answer's wait.", STAGE_BUCKETS_S, "stage"
         ),
-        tool_seconds=histogram("tool", "Run of a tool.", TOOL_BUCKETS_S, "tool", "ok"),
-        llm_tokens=counter("llm_tokens", "Tokens of models.", "vendor", "model", "kind"),
-        tts_characters=counter("tts_characters", "Characters sent to voices.", "vendor"),
-        stt_seconds=counter("stt_seconds", "Seconds of audio sent to recognisers.", "vendor"),
-        audio_cache_lookups=counter("audio_cache_lookups", "Lookups of rendered lines.", "result"),
-        loop_lag_seconds=histogram("loop_lag", "Lateness of the event loop's timers.", LAG_BUCKETS_S),
-        teardown_seconds=histogram("teardown", "Teardown of a call.", TEARDOWN_BUCKETS_S),
+        silence_seconds=make.histogram(
+            "longest_silence",
+            "Longest wait of a call for our next word.",
+            SILENCE_BUCKETS_S,
+            "channel",
+            "cause",
+        ),
+        tool_seconds=make.histogram("tool", "Run of a tool.", TOOL_BUCKETS_S, "tool", "ok"),
+    )
+
+
+def _of_vendors(make: _Maker) -> dict[str, Any]:
+    """Recognisers, models and voices."""
+    return dict(  # noqa: C408 - names of fields, not strings
+        llm_tokens=make.counter("llm_tokens", "Tokens of models.", "vendor", "model", "kind"),
+        llm_requests=make.counter(
+            "llm_requests",
+            "Requests to models, by the tier wanted and why.",
+            "vendor",
+            "model",
+            "tier",
+            "reason",
+        ),
+        llm_failures=make.counter(
+            "llm_failures", "Requests to models that failed.", "vendor", "kind", "stage", "response"
+        ),
+        llm_hedges=make.counter("llm_hedges", "Second requests because a model was late.", "vendor"),
+        llm_waste=make.counter(
+            "llm_wasted_tokens", "Tokens of requests whose answer was not used.", "vendor", "model", "kind"
+        ),
+        tts_characters=make.counter("tts_characters", "Characters sent to voices.", "vendor"),
+        stt_seconds=make.counter("stt_seconds", "Seconds of audio sent to recognisers.", "vendor"),
+        audio_cache_lookups=make.counter("audio_cache_lookups", "Lookups of rendered lines.", "result"),
+        recogniser_failures=make.counter(
+            "recogniser_failures", "Failures of recognisers.", "agent", "vendor", "kind", "stage", "action"
+        ),
+        recogniser_failure_seconds=make.histogram(
+            "recogniser_failure", "How much later a caller was understood.", SILENCE_BUCKETS_S, "vendor"
+        ),
+        voice_failures=make.counter(
+            "voice_failures", "Failures of voices.", "agent", "vendor", "kind", "stage", "action"
+        ),
+        voice_failure_seconds=make.histogram(
+            "voice_failure", "Silence heard for a voice that failed.", SILENCE_BUCKETS_S, "vendor"
+        ),
+    )
+
+
+def _of_the_process(make: _Maker) -> dict[str, Any]:
+    """Sockets, stores and the event loop."""
+    return dict(  # noqa: C408 - names of fields, not strings
+        media_faults=make.counter("media_faults", "Wrong messages on a media socket.", "kind"),
+        marks_lost=make.counter("marks_lost", "Playback marks that never came back."),
+        voice_windows_dropped=make.counter(
+            "voice_windows_dropped", "Windows of callers' audio that the voice model was too slow for."
+        ),
+        store_failures=make.counter("store_failures", "Stores that went down.", "store"),
+        writes_lost=make.counter("writes_lost", "Writes that will not be done.", "store", "kind", "reason"),
+        loop_lag_seconds=make.histogram("loop_lag", "Lateness of the event loop's timers.", LAG_BUCKETS_S),
+        tasks=make.live_gauge("tasks", "Tasks of the event loop: as many as before when calls have ended."),
     )

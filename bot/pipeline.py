@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipecat.pipeline.pipeline import Pipeline
@@ -16,17 +16,15 @@ from pipecat.processors.aggregators.llm_response_universal import (
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.processors.frameworks.rtvi.observer import RTVIObserverParams
 from pipecat.services.llm_service import LLMService
-from pipecat.services.stt_service import STTService
-from pipecat.services.tts_service import TTSService
 from pipecat.turns.user_start import BaseUserTurnStartStrategy
 from pipecat.turns.user_stop import BaseUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
 from bot.agent import Agent, AgentConfig, Pauses
 from bot.line_recording import LineRecording
-from bot.lines import openers
+from bot.lines import fixed_lines, stall_lines
 from bot.prices import prices
-from bot.services import ServiceContext, build_llm, build_stt, build_tts
+from bot.services import ServiceContext, build_hearing, build_models, build_voice
 from processors.audio_cache import CachedSpeech
 from processors.barge_in import BargeInProcessor
 from processors.caller_audio import CallerAudioProcessor
@@ -35,24 +33,27 @@ from processors.confidence import Thresholds
 from processors.end_of_turn import EndOfTurnStrategy
 from processors.end_of_turn_table import Patience, TurnEndTable
 from processors.flux_end_of_turn import FluxEndOfTurnStrategy
-from processors.flux_recogniser import FluxRecogniser
 from processors.keypad import KeypadProcessor
 from processors.language import Language, load_language
 from processors.line_sounds import LineSound, LineSounds, LineSoundWatch
+from processors.llm_guard import GuardedLLM, GuardListener
+from processors.model_tiers import FlowTiers, Tier, TierRule
 from processors.noise_gate import NoiseGate
 from processors.playout import PlayoutProcessor
 from processors.repair import RepairListener, RepairProcessor, UnheardTurnStopStrategy
-from processors.speculation import (
-    SpeculationAccount,
-    SpeculationGateProcessor,
-    SpeculativeLLM,
-    SpeculativeTTS,
-)
+from processors.repair_lines import repair_lines
+from processors.silence_watchdog import Apology, SilenceWatchdogProcessor, WatchedLine
+from processors.silence_watchdog_table import SilenceWatchParams, Step
+from processors.speculation import SpeculationAccount, SpeculationGateProcessor
 from processors.speech_models import SpeechModels
 from processors.speech_text import SpeechTextProcessor
+from processors.stall_filler import Fillers
+from processors.stt_failover import FailoverSTT
+from processors.tts_failover import FailoverTTS
 from processors.turn_record import TurnLedger
 from processors.turn_start import CallerTurnStartStrategy
-from processors.turn_taps import ReplyTap, TranscriptTap
+from processors.turn_taps import ReplyTap, SpokenTextTap, TranscriptTap
+from processors.unsaid import UnsaidLedger, UnsaidTap
 from processors.voice_activity import VoiceActivityParams
 
 TURN_WATCHDOG_S = 3.0
@@ -80,11 +81,12 @@ class CallGraph:
     """The processors of one call that others talk to, and the worker that runs them."""
 
     caller: CallerAudioProcessor
-    stt: STTService
+    stt: FailoverSTT
     llm: LLMService[Any]
-    tts: TTSService
+    tts: FailoverTTS
     playout: PlayoutProcessor
     silence: CallerSilenceProcessor
+    watchdog: SilenceWatchdogProcessor
     account: SpeculationAccount
     context: LLMContext
     aggregators: ContextAggregators
@@ -99,25 +101,62 @@ class GraphParts:
     services: ServiceContext
     models: SpeechModels
     turns: TurnLedger
+    playout: PlayoutProcessor
+    """Made before the rest, by `build_playout`: a greeting does not wait for a pipeline."""
     recording: LineRecording | None
     opener: Callable[[str], CachedSpeech | None]
-    """Returns the sound of an opening line if it is in memory."""
+    """Returns the sound of a fixed line if it is in memory."""
     opener_missing: Callable[[str], None]
-    """Told an opening line whose sound is not."""
+    """Told a fixed line whose sound is not."""
+    openers: Callable[[], Sequence[str]]
+    """Returns the lines that replies may begin with."""
+    on_sentence: Callable[[str], None]
+    """Told every whole sentence of a reply."""
     on_line_sound: Callable[[LineSound], None]
     """Told when there is no person on the line."""
     flow_node: Callable[[], str | None]
     """Returns the name of the flow's present node."""
     ask: Callable[[str], Awaitable[object]]
     """Says a fixed line: the caller was not understood."""
+    give_up: Callable[[str], Awaitable[None]]
+    """Called when the caller waits and nothing helps; with what they wait for."""
     repair_listener: RepairListener
     """Told of turns that could not be heard."""
+    tiers: FlowTiers = field(default_factory=FlowTiers)
+    """Which parts of the flow want the strong models."""
+    unsaid: UnsaidLedger = field(default_factory=UnsaidLedger)
+    """Keeps what the agent has to say, for the case that its line is cut."""
+    on_step: Callable[[], None] = lambda: None
+    """Called when what the agent has to say has changed."""
+    model_listener: GuardListener | None = None
+    """Told of models that failed."""
+    on_silence: Callable[[Step], None] | None = None
+    """Told of what is done about a silence of ours."""
     transport_in: Sequence[FrameProcessor] = ()
     """A browser's transport input; a phone's socket feeds `CallGraph.caller` directly."""
     transport_out: Sequence[FrameProcessor] = ()
     """A browser's transport output, for messages; audio leaves by the playout's wire."""
     rtvi: bool = False
     """Speak RTVI: browsers and evals, never a phone."""
+
+
+def build_playout(
+    config: AgentConfig, *, rate_hz: int, turns: TurnLedger, recording: LineRecording | None
+) -> PlayoutProcessor:
+    """Build what plays the agent's audio.
+
+    Args:
+        config: The agent's.
+        rate_hz: Of the agent's audio.
+        turns: Told what the caller hears.
+        recording: Gets it.
+    """
+    return PlayoutProcessor(
+        rate_hz=rate_hz,
+        gate_s=config.listening.tts_gate_ms / 1000,
+        listener=turns,
+        sink=recording,
+    )
 
 
 def build_graph(parts: GraphParts) -> CallGraph:
@@ -132,87 +171,117 @@ def build_graph(parts: GraphParts) -> CallGraph:
     context = LLMContext()
     account = _speculation(config, llm, tts, context)
     tts.add_event_handler("on_tts_request", _voice_tap(parts.turns))
-    playout = PlayoutProcessor(
-        rate_hz=services.audio_out_hz,
-        gate_s=config.listening.tts_gate_ms / 1000,
-        caller_quiet_s=lambda: caller.quiet_s(),
-        listener=parts.turns,
-        sink=parts.recording,
+    playout = parts.playout
+    gate = SpeculationGateProcessor(account, listener=parts.turns)
+    tts.follow_playout(
+        lambda: None if gate.is_holding or playout.is_paused else playout.remaining_s,
+        unsent_s=lambda: playout.unsent_s,
     )
-    barge_in = BargeInProcessor(playout, language, enabled=config.listening.barge_in, listener=parts.turns)
+    watchdog = _watchdog(parts, WatchedLine(playout, caller_quiet_s=lambda: caller.quiet_s()))
+    playout.tell_replies(watchdog)
+    barge_in = BargeInProcessor(
+        playout,
+        language,
+        enabled=config.listening.barge_in,
+        waiting=watchdog,
+        listener=parts.turns,
+    )
     line_sounds = LineSoundWatch(LineSounds(services.audio_in_hz), parts.on_line_sound)
-    caller = CallerAudioProcessor(
-        parts.models,
-        rate_hz=services.audio_in_hz,
-        params=VoiceActivityParams(min_speech_s=config.listening.min_speech_ms / 1000),
-        gate=NoiseGate(noise_gate_db=config.listening.noise_gate_db),
-        listener=parts.turns,
-        sounds=barge_in,
-        watch=line_sounds,
-        sink=parts.recording,
-    )
-    silence = _silence(config, language)
+    caller = _caller(parts, barge_in, line_sounds)
+    playout.follow_caller(caller.quiet_s)
+    silence = _silence(config, language, is_owed=lambda: watchdog.owes)
     speech_text = _speech_text(parts)
     turns = _Turns(parts, caller, language, playout, account)
     aggregators = _aggregators(
         context,
         start=CallerTurnStartStrategy(lambda: barge_in.may_interrupt),
-        stop=turns.by_flux() if isinstance(stt, FluxRecogniser) else turns.by_silence(),
+        stop=turns.by_flux() if stt.proposes_turns else turns.by_silence(),
     )
-    pipeline = Pipeline(
-        [
-            *parts.transport_in,
-            caller,
-            stt,  # the caller's audio ends here
-            barge_in,  # what was no more than a backchannel or an echo ends here
-            silence,
-            TranscriptTap(line_sounds),
-            KeypadProcessor(may_interrupt=lambda: playout.is_interruptible),  # keys become words
-            TranscriptTap(parts.turns),
-            _repair(parts, language),
-            aggregators.user_half,
-            llm,
-            ReplyTap(parts.turns),
-            speech_text,
-            tts,
-            SpeculationGateProcessor(account, listener=parts.turns),
-            playout,  # the agent's audio ends here
-            *parts.transport_out,
-            aggregators.assistant_half,
-        ]
+    chain = [
+        *parts.transport_in,
+        caller,
+        stt,  # the caller's audio ends here
+        barge_in,  # what was no more than a backchannel or an echo ends here
+        silence,
+        TranscriptTap(line_sounds),
+        KeypadProcessor(may_interrupt=lambda: playout.is_interruptible),  # keys become words
+        TranscriptTap(parts.turns),
+        _repair(parts, language),
+        watchdog,  # what comes so far is a turn that is answered
+        aggregators.user_half,
+        llm,
+        ReplyTap(parts.turns),
+        speech_text,
+        UnsaidTap(parts.unsaid, on_step=parts.on_step),
+        SpokenTextTap(watchdog),
+        tts,
+        gate,
+        playout,  # the agent's audio ends here
+        *parts.transport_out,
+        aggregators.assistant_half,
+    ]
+    worker = _worker(parts, chain, rewrites=speech_text)
+    return CallGraph(caller, stt, llm, tts, playout, silence, watchdog, account, context, aggregators, worker)
+
+
+def _caller(
+    parts: GraphParts, barge_in: BargeInProcessor, line_sounds: LineSoundWatch
+) -> CallerAudioProcessor:
+    listening = parts.agent.config.listening
+    return CallerAudioProcessor(
+        parts.models,
+        rate_hz=parts.services.audio_in_hz,
+        params=VoiceActivityParams(min_speech_s=listening.min_speech_ms / 1000),
+        gate=NoiseGate(noise_gate_db=listening.noise_gate_db),
+        listener=parts.turns,
+        sounds=barge_in,
+        watch=line_sounds,
+        sink=parts.recording,
     )
-    worker = PipelineWorker(
-        pipeline,
+
+
+def _worker(
+    parts: GraphParts, chain: Sequence[FrameProcessor], *, rewrites: SpeechTextProcessor
+) -> PipelineWorker:
+    return PipelineWorker(
+        Pipeline(list(chain)),
         params=PipelineParams(
-            audio_in_sample_rate=services.audio_in_hz,
-            audio_out_sample_rate=services.audio_out_hz,
+            audio_in_sample_rate=parts.services.audio_in_hz,
+            audio_out_sample_rate=parts.services.audio_out_hz,
             send_initial_empty_metrics=False,
             enable_usage_metrics=True,
         ),
         enable_rtvi=parts.rtvi,
         # What it rewrites has been reported at the model.
-        rtvi_observer_params=RTVIObserverParams(ignored_sources=[speech_text]),
+        rtvi_observer_params=RTVIObserverParams(ignored_sources=[rewrites]),
         enable_turn_tracking=False,
         idle_timeout_secs=None,  # the call has its own watchdog
         cancel_timeout_secs=1.0,
         check_dangling_tasks=False,
     )
-    return CallGraph(caller, stt, llm, tts, playout, silence, account, context, aggregators, worker)
 
 
-def _vendors(parts: GraphParts) -> tuple[STTService, LLMService[Any], TTSService]:
-    """Build the first vendor of each layer."""
-    chosen = parts.agent.config.services
-    stt, llm, tts = chosen.stt[0], chosen.llm[0], chosen.tts[0]
+def _vendors(parts: GraphParts) -> tuple[FailoverSTT, GuardedLLM, FailoverTTS]:
+    """Build all recognisers, all models and all voices."""
+    config = parts.agent.config
+    chosen = config.services
+    rule = TierRule(parts.tiers, repair_lines=repair_lines(config.language))
     return (
-        build_stt(stt.name, stt.options, parts.services),
-        build_llm(llm.name, llm.options, parts.services),
-        build_tts(tts.name, tts.options, parts.services),
+        build_hearing([(stt.name, stt.options) for stt in chosen.stt], parts.services),
+        build_models(
+            config.models_of(Tier.LIGHT),
+            parts.services,
+            strong=config.models_of(Tier.STRONG),
+            choose=lambda context: rule.choose(context.messages, parts.flow_node()),
+            give_up=parts.give_up,
+            listener=parts.model_listener,
+        ),
+        build_voice([(tts.name, tts.options) for tts in chosen.tts], parts.services),
     )
 
 
 def _speculation(
-    config: AgentConfig, llm: LLMService[Any], tts: TTSService, context: LLMContext
+    config: AgentConfig, llm: GuardedLLM, tts: FailoverTTS, context: LLMContext
 ) -> SpeculationAccount:
     """Let the model and the voice think ahead, on one account."""
     account = SpeculationAccount(
@@ -222,17 +291,15 @@ def _speculation(
         ),
         is_enabled=config.speculation.enabled,
     )
-    if isinstance(llm, SpeculativeLLM):
-        llm.think_ahead(account, context)
-    if isinstance(tts, SpeculativeTTS):
-        tts.think_ahead(account)
+    llm.think_ahead(account, context)
+    tts.think_ahead(account)
     return account
 
 
-def _voice_tap(turns: TurnLedger) -> Callable[[TTSService, str, str], Awaitable[None]]:
+def _voice_tap(turns: TurnLedger) -> Callable[[FailoverTTS, str, str], Awaitable[None]]:
     """Return what is told each piece of text before a voice gets it: the first is the first that can be spoken."""
 
-    async def on_tts_request(_: TTSService, __: str, text: str) -> None:
+    async def on_tts_request(_: FailoverTTS, __: str, text: str) -> None:
         now_s = asyncio.get_running_loop().time()
         turns.first_sentence(now_s)
         turns.tts_requested(text, now_s)
@@ -240,11 +307,27 @@ def _voice_tap(turns: TurnLedger) -> Callable[[TTSService, str, str], Awaitable[
     return on_tts_request
 
 
-def _silence(config: AgentConfig, language: Language) -> CallerSilenceProcessor:
+def _watchdog(parts: GraphParts, line: WatchedLine) -> SilenceWatchdogProcessor:
+    config = parts.agent.config
+    return SilenceWatchdogProcessor(
+        line,
+        Fillers(stall_lines(config), lookup=parts.opener, on_miss=parts.opener_missing),
+        Apology(fixed_lines(config.language).try_again, lookup=parts.opener),
+        give_up=parts.give_up,
+        listener=parts.turns,
+        on_step=parts.on_silence,
+        params=SilenceWatchParams(stall_after_s=config.patience.stall_after_s),
+    )
+
+
+def _silence(
+    config: AgentConfig, language: Language, *, is_owed: Callable[[], bool]
+) -> CallerSilenceProcessor:
     patience = config.patience
     return CallerSilenceProcessor(
         CallerSilenceParams(no_speech_after_s=patience.no_speech_after_s, reprompts=patience.reprompts),
         wants_time=language.wants_time,
+        is_owed=is_owed,
     )
 
 
@@ -253,9 +336,10 @@ def _speech_text(parts: GraphParts) -> SpeechTextProcessor:
     return SpeechTextProcessor(
         max_reply_words=config.limits.max_reply_words,
         language=config.language,
-        openers=openers(config.language),
+        openers=parts.openers,
         lookup=parts.opener,
         on_miss=parts.opener_missing,
+        on_sentence=parts.on_sentence,
     )
 
 

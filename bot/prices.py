@@ -7,7 +7,7 @@ Source: the vendors' public price pages.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from processors.speculation import Prices
 
@@ -27,9 +27,26 @@ _MODELS: Mapping[str, Mapping[str, ModelPrice]] = {
         "claude-opus-4-7": ModelPrice(5.0, 25.0),
     },
 }
-_VOICES_USD_PER_1000_CHARACTERS: Mapping[str, float] = {"elevenlabs": 0.05, "cartesia": 0.05}
+_VOICES_USD_PER_1000_CHARACTERS: Mapping[str, float] = {
+    "elevenlabs": 0.05,
+    "cartesia": 0.05,
+    "deepgram": 0.03,
+}
 _DEAREST_MODEL = ModelPrice(5.0, 25.0)
 _DEAREST_VOICE_USD = 0.10
+
+
+def model_prices(llm: str, model: str) -> Prices:
+    """Return what a token of a model costs.
+
+    Args:
+        llm: Vendor as in `agent.yaml`.
+        model: Its model.
+    """
+    known = _MODELS.get(llm, {})
+    dearest = max(known.values(), key=lambda price: price.output_usd, default=_DEAREST_MODEL)
+    price = known.get(model, dearest)
+    return Prices(per_input_token=price.input_usd / 1e6, per_output_token=price.output_usd / 1e6)
 
 
 def prices(*, llm: str, model: str, tts: str) -> Prices:
@@ -40,11 +57,5 @@ def prices(*, llm: str, model: str, tts: str) -> Prices:
         model: Its model.
         tts: Vendor of the voice.
     """
-    known = _MODELS.get(llm, {})
-    dearest = max(known.values(), key=lambda price: price.output_usd, default=_DEAREST_MODEL)
-    price = known.get(model, dearest)
-    return Prices(
-        per_input_token=price.input_usd / 1e6,
-        per_output_token=price.output_usd / 1e6,
-        per_character=_VOICES_USD_PER_1000_CHARACTERS.get(tts, _DEAREST_VOICE_USD) / 1000,
-    )
+    per_character = _VOICES_USD_PER_1000_CHARACTERS.get(tts, _DEAREST_VOICE_USD) / 1000
+    return replace(model_prices(llm, model), per_character=per_character)

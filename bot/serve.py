@@ -1,10 +1,9 @@
 """Runs the launcher: one process or several, with a drain before the end.
 
 SIGTERM: no new calls, those that run may end, at most `DRAIN_LIMIT_S`; SIGINT: they are ended. A second SIGTERM
-changes nothing: a worker gets one from its supervisor and often another with its process group. Uvicorn's supervisor
+changes nothing: a worker gets one from its supervisor and often another with its process group. The supervisor
 passes a SIGINT on as SIGTERM; Ctrl-C at a terminal ends the calls all the same, since each worker gets one of its own.
-
-Source: `uvicorn.supervisors.multiprocess.Multiprocess.handle_int`.
+SIGHUP to the supervisor replaces the workers in turn: the old one stops accepting, which its siblings do, and drains.
 """
 
 import asyncio
@@ -21,6 +20,7 @@ import uvicorn
 from loguru import logger
 
 from bot.settings import Settings
+from bot.supervisor import RETIRE, Supervisor, stop_accepting
 
 DRAIN_LIMIT_S = 120.0
 _LIMITS_S = {signal.SIGTERM: DRAIN_LIMIT_S, signal.SIGINT: 0.0}
@@ -55,7 +55,9 @@ def serve(settings: Settings, environment: Mapping[str, str] | None = None) -> N
     shared = Path(tempfile.mkdtemp(prefix="firstring-metrics-"))
     os.environ.update(environment or {}, PROMETHEUS_MULTIPROC_DIR=str(shared))
     try:
-        uvicorn.run("server:create_app", factory=True, workers=settings.workers, **options)
+        config = uvicorn.Config("server:create_app", factory=True, workers=settings.workers, **options)
+        with contextlib.closing(config.bind_socket()) as address:
+            Supervisor(config, [address]).run()
     finally:
         shutil.rmtree(shared, ignore_errors=True)
 
@@ -64,13 +66,15 @@ def serve(settings: Settings, environment: Mapping[str, str] | None = None) -> N
 async def draining(drain: Callable[[float], Awaitable[bool]]) -> AsyncGenerator[None]:
     """While inside, SIGTERM drains and SIGINT ends all calls before the server's own handler gets the signal.
 
-    Uvicorn closes every socket at once when told to stop, which would cut the calls without hanging up.
+    A worker that is told to retire drains, too, and leaves its address to the others at once. Uvicorn closes every
+    socket at once when told to stop, which would cut the calls without hanging up.
     """
     loop = asyncio.get_running_loop()
     servers_own = {number: signal.getsignal(number) for number in _LIMITS_S}
     tasks: dict[signal.Signals, asyncio.Task[None]] = {}
 
     def hand_back() -> None:
+        loop.remove_signal_handler(RETIRE)
         for number, handler in servers_own.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
@@ -86,14 +90,20 @@ async def draining(drain: Callable[[float], Awaitable[bool]]) -> AsyncGenerator[
 
     def begin(number: signal.Signals) -> None:
         if number is signal.SIGINT and number in tasks:  # asked twice: at once
+            tasks[number].cancel()  # it would ask uvicorn a second time, which then skips its shutdown
             stop(number)
         elif number not in tasks and signal.SIGINT not in tasks:
             for task in tasks.values():
                 task.cancel()
             tasks[number] = asyncio.ensure_future(drain_then_stop(number))
 
+    def retire() -> None:
+        stop_accepting()
+        begin(signal.SIGTERM)
+
     for number in _LIMITS_S:
         loop.add_signal_handler(number, begin, number)
+    loop.add_signal_handler(RETIRE, retire)
     try:
         yield
     finally:

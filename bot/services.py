@@ -9,19 +9,30 @@ import asyncio
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from anthropic import NotGiven as AnthropicNotGiven
+from openai import NotGiven as OpenAINotGiven
+from openai.types import CompletionUsage
+from pipecat.metrics.metrics import LLMTokenUsage
+from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.anthropic.llm import AnthropicLLMService
+from pipecat.services.assemblyai.stt import AssemblyAISTTSettings, is_u3_pro_model
 from pipecat.services.cartesia.tts import CartesiaTTSService
 from pipecat.services.deepgram import stt as deepgram_stt
 from pipecat.services.deepgram.flux.stt import DeepgramFluxSTTSettings
+from pipecat.services.deepgram.tts import DeepgramTTSService
 from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
+from pipecat.services.fireworks.llm import FireworksLLMService
+from pipecat.services.groq.llm import GroqLLMService
 from pipecat.services.llm_service import LLMService
+from pipecat.services.openai.base_llm import BaseOpenAILLMService
+from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.settings import ServiceSettings
 from pipecat.services.stt_service import STTService
+from pipecat.services.together.llm import TogetherLLMService
 from pipecat.services.tts_service import TextAggregationMode, TTSService
 from pipecat.transcriptions.language import Language
 from pipecat.utils.types import NotGiven
@@ -29,26 +40,44 @@ from pydantic import Field, TypeAdapter, ValidationError
 from websockets.asyncio.client import ClientConnection
 
 from bot.errors import ConfigurationError
+from bot.model_errors import vendor_error
+from bot.prices import model_prices
 from bot.settings import Vendor
 from bot.vendor_clients import VendorClients, socket_options
 from bot.yaml_source import suggestion
 from processors.anchored_speech import AnchoredSpeech
+from processors.assemblyai_recogniser import HostedAssemblyAI
+from processors.aura_voice import AuraVoice
+from processors.cartesia_words import CartesiaWords
 from processors.clause_aggregator import ClauseAggregator
 from processors.context_words import ContextWords
-from processors.flushing_deepgram import FlushingDeepgramSTTService
-from processors.flux_recogniser import FluxRecogniser
-from processors.speculation import SpeculativeLLM, SpeculativeTTS
+from processors.hosted_recogniser import HostedDeepgram, HostedFlux, HostedRecogniser
+from processors.hosted_voice import HostedVoice
+from processors.llm_guard import Candidate, GuardedLLM, GuardListener
+from processors.llm_model import AnswerSource, answer_is_whole
+from processors.loudness import LoudnessBook
+from processors.model_tiers import ROUTINE, Tier, TierChoice
+from processors.speculation import SpeculativeTTS
+from processors.stt_failover import FailoverSTT
+from processors.tts_failover import FailoverTTS
+from processors.voice_health import ProcessVoiceHealth, VoiceHealth
 
 RECONNECT_WAIT_S = (0.2, 2.0)
 """Least and longest wait between dials after a lost socket; Pipecat's 4 s is 4 s of silence."""
 
 ANTHROPIC_MODEL = "claude-haiku-4-5"
+OPENAI_MODEL = "gpt-4.1-mini"
+GROQ_MODEL = "openai/gpt-oss-120b"
+FIREWORKS_MODEL = "accounts/fireworks/models/nemotron-3-ultra-nvfp4"
+TOGETHER_MODEL = "zai-org/GLM-5.2"
 ELEVENLABS_MODEL = "eleven_flash_v2_5"
 CARTESIA_MODEL = "sonic-3.6"
 DEEPGRAM_MODEL = "nova-3-general"
+ASSEMBLYAI_MODEL = "universal-3-6-pro"
 FLUX_MODEL = "flux-general-en"
 FLUX_MULTILINGUAL_MODEL = "flux-general-multi"
-"""Models when `agent.yaml` names none: the quick ones."""
+"""Models when `agent.yaml` names none: the quick ones, or what Pipecat chose for that vendor."""
+MAX_REPLY_TOKENS = 512
 FluxLanguage = Literal["de", "en", "es", "fr", "hi", "it", "ja", "nl", "pt", "ru"]
 FLUX_EOT_THRESHOLD = 0.7
 """Deepgram's own, when `agent.yaml` names none."""
@@ -84,6 +113,12 @@ class ServiceContext:
     """Limit of a tool that sets none itself."""
     speculates: bool = False
     """Whether the call wants to be told early that the caller's turn is likely over."""
+    recogniser_health: VoiceHealth = field(default_factory=ProcessVoiceHealth)
+    """Of the STT vendors, shared by the calls of a process."""
+    voice_health: VoiceHealth = field(default_factory=ProcessVoiceHealth)
+    """Of the TTS vendors, shared by the calls of a process."""
+    loudness: LoudnessBook = field(default_factory=LoudnessBook)
+    """Of their voices, shared too."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +153,87 @@ class HoldsSocket:
             self._dialled.transport.abort()
 
 
-class _Anthropic(SpeculativeLLM, AnthropicLLMService):
-    """Claude, whose answer may go on to the voice before the caller's turn is known to be over."""
+class _Anthropic(AnswerSource, AnthropicLLMService):
+    """Claude."""
+
+    def _handle_stop_reason(self, result: Any) -> None:
+        if getattr(result, "stop_reason", None) is not None:  # a stream that ends without one was cut
+            answer_is_whole()
+        super()._handle_stop_reason(result)
+
+
+class WatchedChunks:
+    """A stream of Chat Completions that tells when its answer is whole, and carries one tool call in a chunk.
+
+    Pipecat takes every end of a stream for the end of the answer, and reads only the first tool call of a chunk.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        """Watch an `AsyncStream` of the SDK."""
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncGenerator[Any]:
+        async for chunk in self._stream:
+            for choice in chunk.choices[:1]:
+                if choice.finish_reason is not None:
+                    answer_is_whole()
+                if choice.delta and len(choice.delta.tool_calls or ()) > 1:
+                    for call in choice.delta.tool_calls:
+                        delta = choice.delta.model_copy(update={"tool_calls": [call]})
+                        yield chunk.model_copy(
+                            update={"choices": [choice.model_copy(update={"delta": delta})]}
+                        )
+                    break
+            else:
+                yield chunk
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._stream.close()
+
+
+class SharesChatClient(AnswerSource):
+    """Give a service of Pipecat's that speaks Chat Completions the process's client, and usage as Anthropic counts it.
+
+    Mix in before a `BaseOpenAILLMService`, and set `_client` when it is made.
+    """
+
+    async def get_chat_completions(self, context: LLMContext) -> Any:
+        """Return a stream that tells when its answer is whole."""
+        return WatchedChunks(await super().get_chat_completions(context))  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
+
+    def create_client(
+        self,
+        api_key: Any = None,
+        base_url: Any = None,
+        organization: Any = None,
+        project: Any = None,
+        default_headers: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Make none: a client of its own would cost a TLS context for each call."""
+        return None
+
+    def _token_usage(self, usage: CompletionUsage) -> LLMTokenUsage:
+        tokens: LLMTokenUsage = super()._token_usage(usage)  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
+        cached = (tokens.cache_read_input_tokens or 0) + (tokens.cache_creation_input_tokens or 0)
+        return tokens.model_copy(update={"prompt_tokens": max(0, tokens.prompt_tokens - cached)})
+
+
+class _OpenAI(SharesChatClient, OpenAILLMService):
+    """A model of OpenAI's."""
+
+
+class _Groq(SharesChatClient, GroqLLMService):
+    """A model at Groq."""
+
+
+class _Fireworks(SharesChatClient, FireworksLLMService):
+    """A model at Fireworks."""
+
+
+class _Together(SharesChatClient, TogetherLLMService):
+    """A model at Together."""
 
 
 class _ElevenLabs(HoldsSocket, SpeculativeTTS, AnchoredSpeech, ContextWords, ElevenLabsTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - it takes the place of what Pipecat keeps per socket
@@ -136,14 +250,18 @@ class _ElevenLabs(HoldsSocket, SpeculativeTTS, AnchoredSpeech, ContextWords, Ele
                 socket.transport.abort()
 
 
-class _Cartesia(HoldsSocket, SpeculativeTTS, AnchoredSpeech, CartesiaTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
+class _Cartesia(HoldsSocket, SpeculativeTTS, AnchoredSpeech, CartesiaWords, CartesiaTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
     """Cartesia's socket."""
+
+
+class _Aura(HoldsSocket, SpeculativeTTS, AnchoredSpeech, AuraVoice, DeepgramTTSService):  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride] - Pipecat narrows its own base
+    """Deepgram's socket for speech."""
 
 
 def _deepgram(options: Options, ctx: ServiceContext) -> STTService:
     constructor, settings = _split(options, ("mip_opt_out",))
     with _no_sdk_client():
-        service = FlushingDeepgramSTTService(
+        service = HostedDeepgram(
             api_key="held by DeepgramLive",
             audio_passthrough=False,  # nobody behind the recogniser wants the caller's audio
             sample_rate=ctx.audio_in_hz,
@@ -157,7 +275,7 @@ def _deepgram(options: Options, ctx: ServiceContext) -> STTService:
     return service
 
 
-class _Flux(HoldsSocket, FluxRecogniser):
+class _Flux(HoldsSocket, HostedFlux):  # pyright: ignore[reportIncompatibleVariableOverride] - as `HostedFlux`
     """Deepgram Flux's socket."""
 
 
@@ -187,6 +305,34 @@ def _flux(options: Options, ctx: ServiceContext) -> STTService:
     return service
 
 
+class _AssemblyAI(HoldsSocket, HostedAssemblyAI):
+    """AssemblyAI's streaming socket."""
+
+
+def _assemblyai(options: Options, ctx: ServiceContext) -> STTService:
+    assemblyai = ctx.clients.settings.assemblyai
+    settings = {"model": ASSEMBLYAI_MODEL, **options}
+    if is_u3_pro_model(settings["model"]):  # no other can be told
+        settings.setdefault("language_codes", [_language(ctx.language.partition("-")[0])])
+    service = _AssemblyAI(
+        api_key=ctx.clients.assemblyai_key,
+        api_endpoint_base_url=f"{assemblyai.base_url}/v3/ws",
+        audio_passthrough=False,  # nobody behind the recogniser wants the caller's audio
+        sample_rate=ctx.audio_in_hz,
+        settings=AssemblyAISTTSettings.from_mapping(settings),
+    )
+    service.clients = ctx.clients
+    return service
+
+
+def _assemblyai_conflict(options: Options) -> tuple[str, str] | None:
+    """Find what AssemblyAI takes for some models only."""
+    if is_u3_pro_model(options.get("model", ASSEMBLYAI_MODEL)):
+        return None
+    wrong = next((option for option in options if option in _U3_PRO_OPTIONS), None)
+    return (wrong, f"needs a model of the {ASSEMBLYAI_MODEL} family") if wrong else None
+
+
 def _flux_conflict(options: Options) -> tuple[str, str] | None:
     """Find what Deepgram would refuse the socket for."""
     eager, end = options.get("eager_eot_threshold"), options.get("eot_threshold", FLUX_EOT_THRESHOLD)
@@ -198,17 +344,40 @@ def _flux_conflict(options: Options) -> tuple[str, str] | None:
 
 
 def _anthropic(options: Options, ctx: ServiceContext) -> LLMService[Any]:
-    defaults = {"model": ANTHROPIC_MODEL, "max_tokens": 512, "enable_prompt_caching": True}
+    defaults = {"model": ANTHROPIC_MODEL, "max_tokens": MAX_REPLY_TOKENS, "enable_prompt_caching": True}
     return _Anthropic(
         api_key="held by VoiceAnthropic",
         client=ctx.clients.anthropic,
         settings=AnthropicLLMService.Settings.from_mapping({**defaults, **options}),
-        function_call_timeout_secs=ctx.tool_timeout_s,
     )
 
 
+def _chat(
+    vendor: Vendor, service: type[BaseOpenAILLMService], defaults: Options, *, quick: Options | None = None
+) -> Callable[[Options, ServiceContext], LLMService[Any]]:
+    """Return the builder of a service that speaks Chat Completions.
+
+    Args:
+        vendor: Whose.
+        service: The class.
+        defaults: Options of every model.
+        quick: More options of the default model, so that it does not think before it speaks; others may refuse them.
+    """
+
+    def build(options: Options, ctx: ServiceContext) -> LLMService[Any]:
+        more = quick or {} if "model" not in options else {}
+        built = service(
+            api_key="held by VoiceChat",
+            settings=service.Settings.from_mapping({**defaults, **more, **options}),
+        )
+        built._client = ctx.clients.chat[vendor]  # pyright: ignore[reportAttributeAccessIssue] - the part of it that the service uses
+        return built
+
+    return build
+
+
 def _elevenlabs(options: Options, ctx: ServiceContext) -> TTSService:
-    constructor, settings = _split(options, ("text_aggregation",))
+    constructor, settings = _split(options, _VOICE_OPTIONS)
     service = _ElevenLabs(
         api_key=ctx.clients.elevenlabs_key,
         url=ctx.clients.settings.elevenlabs.base_url,
@@ -223,12 +392,13 @@ def _elevenlabs(options: Options, ctx: ServiceContext) -> TTSService:
         **_tts_arguments(constructor, ctx),
     )
     service.clients = ctx.clients
+    service.vendor, service.most_at_once = "elevenlabs", constructor.get("concurrency")
     _cut_first_clause(service, ctx)
     return service
 
 
 def _cartesia(options: Options, ctx: ServiceContext) -> TTSService:
-    constructor, settings = _split(options, ("text_aggregation",))
+    constructor, settings = _split(options, _VOICE_OPTIONS)
     service = _Cartesia(
         api_key=ctx.clients.cartesia_key,
         url=f"{ctx.clients.settings.cartesia.base_url}/tts/websocket",
@@ -243,6 +413,25 @@ def _cartesia(options: Options, ctx: ServiceContext) -> TTSService:
         **_tts_arguments(constructor, ctx),
     )
     service.clients = ctx.clients
+    service.vendor, service.most_at_once = "cartesia", constructor.get("concurrency")
+    _cut_first_clause(service, ctx)
+    return service
+
+
+def _aura(options: Options, ctx: ServiceContext) -> TTSService:
+    constructor, settings = _split(options, (*_VOICE_OPTIONS, "mip_opt_out"))
+    deepgram = ctx.clients.settings.deepgram
+    arguments = _tts_arguments(constructor, ctx)
+    del arguments["append_trailing_space"]  # which it says to Pipecat itself
+    service = _Aura(
+        api_key=deepgram.api_key.get_secret_value() if deepgram.api_key else "",
+        base_url=deepgram.base_url,
+        mip_opt_out=constructor.get("mip_opt_out"),
+        settings=DeepgramTTSService.Settings.from_mapping({"voice": ctx.voices["deepgram"], **settings}),
+        **arguments,
+    )
+    service.clients = ctx.clients
+    service.vendor, service.most_at_once = "deepgram", constructor.get("concurrency")
     _cut_first_clause(service, ctx)
     return service
 
@@ -290,7 +479,7 @@ def _language(code: str) -> Language | str:
         return code
 
 
-def _split(options: Options, constructor: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split(options: Options, constructor: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part the options that the constructor takes from those of the vendor's `Settings`."""
     given = {name: value for name, value in options.items() if name in constructor}
     return given, {name: value for name, value in options.items() if name not in constructor}
@@ -311,7 +500,7 @@ def _given(hint: Any) -> Any:
     """Drop the "not given" sentinels from a field's type."""
     if get_origin(hint) is None or Literal is get_origin(hint):
         return hint
-    kept = tuple(part for part in get_args(hint) if part not in (NotGiven, AnthropicNotGiven))
+    kept = tuple(part for part in get_args(hint) if part not in (NotGiven, AnthropicNotGiven, OpenAINotGiven))
     return Union[kept] if kept != get_args(hint) else hint  # noqa: UP007 - built from a tuple
 
 
@@ -328,7 +517,28 @@ _FLUX_OPTIONS: dict[str, TypeAdapter[Any]] = {
 }
 """What Deepgram refuses a socket for is refused when the agent is read. Source: developers.deepgram.com/docs/flux."""
 
-_TEXT_AGGREGATION: TypeAdapter[Any] = TypeAdapter(Literal["sentence", "token"])
+_U3_PRO_OPTIONS = frozenset(
+    {"continuous_partials", "interruption_delay", "previous_context_n_turns", "prompt", "mode"}
+    | {"voice_focus", "voice_focus_threshold"}
+)
+_ASSEMBLYAI_OPTIONS: dict[str, TypeAdapter[Any]] = {
+    name: check
+    for name, check in _settings_options(AssemblyAISTTSettings, reserved=set()).items()
+    if name in _U3_PRO_OPTIONS or name in ("model", "keyterms_prompt", "domain", "vad_threshold")
+}
+"""Its turns are not the owner's to tune: they end when ours pause."""
+_PLAN_OPTIONS: dict[str, TypeAdapter[Any]] = {"concurrency": TypeAdapter(Annotated[int, Field(ge=1)])}
+"""Of every vendor: how many streams (recogniser), answers (model) or utterances (voice) its plan allows at a time, over
+all calls of a process."""
+
+_VOICE_OPTIONS: dict[str, TypeAdapter[Any]] = {
+    "text_aggregation": TypeAdapter(Literal["sentence", "token"]),
+    **_PLAN_OPTIONS,
+}
+"""How text reaches a voice, and its plan."""
+
+_FLOWS_OWN = frozenset({"system_instruction", "filter_incomplete_user_turns", "user_turn_completion_config"})
+"""Fields of a model's settings that are the flow's, not the owner's."""
 
 STT: dict[str, VendorEntry[STTService]] = {
     "deepgram": VendorEntry(
@@ -340,6 +550,7 @@ STT: dict[str, VendorEntry[STTService]] = {
         },
     ),
     "flux": VendorEntry(Vendor.DEEPGRAM, _flux, _FLUX_OPTIONS, _flux_conflict),
+    "assemblyai": VendorEntry(Vendor.ASSEMBLYAI, _assemblyai, _ASSEMBLYAI_OPTIONS, _assemblyai_conflict),
 }
 LLM: dict[str, VendorEntry[LLMService[Any]]] = {
     "anthropic": VendorEntry(
@@ -347,14 +558,46 @@ LLM: dict[str, VendorEntry[LLMService[Any]]] = {
         _anthropic,
         _settings_options(
             AnthropicLLMService.Settings,
-            reserved={
-                "system_instruction",  # the flow's
-                "filter_incomplete_user_turns",
-                "user_turn_completion_config",
-                "frequency_penalty",  # not in Anthropic's API
-                "presence_penalty",
-                "seed",
-            },
+            reserved={*_FLOWS_OWN, "frequency_penalty", "presence_penalty", "seed"},  # not in Anthropic's API
+        ),
+    ),
+    "openai": VendorEntry(
+        Vendor.OPENAI,
+        _chat(
+            Vendor.OPENAI,
+            _OpenAI,
+            {"model": OPENAI_MODEL, "max_completion_tokens": MAX_REPLY_TOKENS},
+        ),
+        _settings_options(OpenAILLMService.Settings, reserved={*_FLOWS_OWN, "top_k", "max_tokens"}),
+    ),
+    "groq": VendorEntry(
+        Vendor.GROQ,
+        _chat(
+            Vendor.GROQ,
+            _Groq,
+            {"model": GROQ_MODEL, "max_completion_tokens": MAX_REPLY_TOKENS},
+            quick={"reasoning_effort": "low"},
+        ),
+        _settings_options(GroqLLMService.Settings, reserved={*_FLOWS_OWN, "top_k", "max_tokens"}),
+    ),
+    "fireworks": VendorEntry(
+        Vendor.FIREWORKS,
+        _chat(Vendor.FIREWORKS, _Fireworks, {"model": FIREWORKS_MODEL, "max_tokens": MAX_REPLY_TOKENS}),
+        _settings_options(
+            FireworksLLMService.Settings,
+            reserved={*_FLOWS_OWN, "top_k", "seed", "max_completion_tokens"},  # not in Fireworks' API
+        ),
+    ),
+    "together": VendorEntry(
+        Vendor.TOGETHER,
+        _chat(
+            Vendor.TOGETHER,
+            _Together,
+            {"model": TOGETHER_MODEL, "max_tokens": MAX_REPLY_TOKENS},
+            quick={"reasoning": {"enabled": False}},
+        ),
+        _settings_options(
+            TogetherLLMService.Settings, reserved={*_FLOWS_OWN, "top_k", "max_completion_tokens"}
         ),
     ),
 }
@@ -364,7 +607,7 @@ TTS: dict[str, VendorEntry[TTSService]] = {
         _elevenlabs,
         {
             **_settings_options(ElevenLabsTTSService.Settings, reserved={"voice"}),
-            "text_aggregation": _TEXT_AGGREGATION,
+            **_VOICE_OPTIONS,
         },
     ),
     "cartesia": VendorEntry(
@@ -372,7 +615,16 @@ TTS: dict[str, VendorEntry[TTSService]] = {
         _cartesia,
         {
             **_settings_options(CartesiaTTSService.Settings, reserved={"voice"}),
-            "text_aggregation": _TEXT_AGGREGATION,
+            **_VOICE_OPTIONS,
+        },
+    ),
+    "deepgram": VendorEntry(
+        Vendor.DEEPGRAM,
+        _aura,
+        {
+            "speed": TypeAdapter(Annotated[float, Field(ge=0.7, le=1.5)]),
+            "mip_opt_out": TypeAdapter(bool),
+            **_VOICE_OPTIONS,
         },
     ),
 }
@@ -394,14 +646,105 @@ def build_stt(name: str, options: Options, ctx: ServiceContext) -> STTService:
     return _build(Layer.STT, STT, name, options, ctx)
 
 
+def build_hearing(choices: Sequence[tuple[str, Options]], ctx: ServiceContext) -> FailoverSTT:
+    """Build the agent's hearing for one call, of all its vendors in their order; see `build_stt`.
+
+    Args:
+        choices: Name and options of each vendor.
+        ctx: The call's.
+    """
+    built = [build_stt(name, options, ctx) for name, options in choices]
+    return FailoverSTT(
+        [one for one in built if isinstance(one, HostedRecogniser)],
+        health=ctx.recogniser_health,
+        rate_hz=ctx.audio_in_hz,
+    )
+
+
 def build_llm(name: str, options: Options, ctx: ServiceContext) -> LLMService[Any]:
-    """Build a language-model service for one call; see `build_stt`."""
+    """Build one model of a call: an `AnswerSource` for `build_models`; see `build_stt`."""
     return _build(Layer.LLM, LLM, name, options, ctx)
+
+
+def build_models(
+    chosen: Sequence[tuple[str, Options]],
+    ctx: ServiceContext,
+    *,
+    strong: Sequence[tuple[str, Options]] | None = None,
+    choose: Callable[[LLMContext], TierChoice] = lambda _: ROUTINE,
+    give_up: Callable[[str], Awaitable[None]] | None = None,
+    listener: GuardListener | None = None,
+) -> GuardedLLM:
+    """Build the models of a call as the one service of its pipeline.
+
+    Args:
+        chosen: Vendor and options of each light one, in the order in which they are asked.
+        ctx: The call's.
+        strong: Of each strong one; None: they are the same.
+        choose: Says which of the two tiers answers a conversation.
+        give_up: Called once when none of them answers.
+        listener: Told of failures.
+
+    Raises:
+        ConfigurationError: As `build_stt`.
+    """
+    candidates: list[Candidate] = []
+    built: list[tuple[str, Options]] = []
+    tiers: dict[Tier, list[int]] = {}
+    for tier, models in ((Tier.LIGHT, chosen), (Tier.STRONG, chosen if strong is None else strong)):
+        tiers[tier] = []
+        for one in models:
+            if one not in built:
+                built.append(one)
+                candidates.append(_candidate(*one, ctx))
+            tiers[tier].append(built.index(one))
+    return GuardedLLM(
+        candidates,
+        classify=vendor_error,
+        give_up=give_up,
+        listener=listener,
+        tool_timeout_s=ctx.tool_timeout_s,
+        tiers=tiers,
+        choose=choose,
+    )
+
+
+def _candidate(name: str, options: Options, ctx: ServiceContext) -> Candidate:
+    source: Any = build_llm(name, options, ctx)
+    model = str(source._settings.model)
+    return Candidate(
+        name, model, source, ctx.clients.model_record(name, model), prices=model_prices(name, model)
+    )
 
 
 def build_tts(name: str, options: Options, ctx: ServiceContext) -> TTSService:
     """Build a text-to-speech service for one call; see `build_stt`."""
     return _build(Layer.TTS, TTS, name, options, ctx)
+
+
+def build_voice(choices: Sequence[tuple[str, Options]], ctx: ServiceContext) -> FailoverTTS:
+    """Build the agent's voice for one call, of all its vendors in their order; see `build_stt`.
+
+    How text reaches the voices is the first vendor's option.
+
+    Args:
+        choices: Name and options of each vendor.
+        ctx: The call's.
+    """
+    mode = {"text_aggregation": choices[0][1].get("text_aggregation", "sentence")}
+    voices = [build_tts(name, {**options, **mode}, ctx) for name, options in choices]
+    hosted = [voice for voice in voices if isinstance(voice, HostedVoice)]
+    aggregation = TextAggregationMode(mode["text_aggregation"])
+    return FailoverTTS(
+        hosted,
+        health=ctx.voice_health,
+        loudness=ctx.loudness,
+        rate_hz=ctx.audio_out_hz,
+        aggregator=None
+        if aggregation is TextAggregationMode.TOKEN
+        else ClauseAggregator(language=ctx.language),
+        text_aggregation_mode=aggregation,
+    )
 
 
 def option_faults(layer: Layer, name: str, options: Options) -> list[tuple[str | None, str]]:
@@ -419,12 +762,13 @@ def option_faults(layer: Layer, name: str, options: Options) -> list[tuple[str |
                 f"unknown {layer.value} vendor {name!r}{suggestion(name, VENDORS[layer])} (known: {known})",
             )
         ]
+    known_options = {**_PLAN_OPTIONS, **entry.options}
     faults: list[tuple[str | None, str]] = []
     for option, value in options.items():
-        check = entry.options.get(option)
+        check = known_options.get(option)
         if check is None:
-            allowed = ", ".join(sorted(entry.options))
-            near = suggestion(option, entry.options)
+            allowed = ", ".join(sorted(known_options))
+            near = suggestion(option, known_options)
             faults.append((option, f"unknown option of {name}{near} (allowed: {allowed})"))
             continue
         try:
@@ -447,4 +791,6 @@ def _build(
         place = f"services.{layer.value}: {name}"
         raise ConfigurationError(f"{place}.{at}: {why}" if at else f"{place}: {why}" for at, why in faults)
     entry = entries[name]
-    return entry.build({key: entry.options[key].validate_python(options[key]) for key in options}, ctx)
+    # What is left out is for admission, and no vendor's.
+    own = {key: entry.options[key].validate_python(options[key]) for key in options if key in entry.options}
+    return entry.build(own, ctx)

@@ -44,7 +44,12 @@ class Vendor(enum.Enum):
     """Who we talk to. The value is the prefix of the vendor's settings, in lower case."""
 
     DEEPGRAM = "deepgram"
+    ASSEMBLYAI = "assemblyai"
     ANTHROPIC = "anthropic"
+    OPENAI = "openai"
+    GROQ = "groq"
+    FIREWORKS = "fireworks"
+    TOGETHER = "together"
     ELEVENLABS = "elevenlabs"
     CARTESIA = "cartesia"
     TWILIO = "twilio"
@@ -59,8 +64,13 @@ class VendorSource(enum.Enum):
     """It should be real and its key is not set."""
 
 
-def _origin(schemes: Sequence[str]) -> AfterValidator:
-    """Accept scheme and host only, with one of `schemes`; drop a trailing slash."""
+def _origin(schemes: Sequence[str], *, path: str = "") -> AfterValidator:
+    """Accept scheme and host only, with one of `schemes`; drop a trailing slash.
+
+    Args:
+        schemes: Those allowed.
+        path: Of the vendor's API, which may stand behind the host: other programs want it there. It is dropped.
+    """
 
     def check(url: str) -> str:
         parts = urlsplit(url)
@@ -70,7 +80,7 @@ def _origin(schemes: Sequence[str]) -> AfterValidator:
             raise ValueError(f"a base URL is scheme and host, e.g. {schemes[0]}://127.0.0.1:9001")
         if parts.username or parts.password:
             raise ValueError("a base URL must not carry a user or password")
-        if parts.path.strip("/") or parts.query or parts.fragment:
+        if parts.path.strip("/") not in ("", path.strip("/")) or parts.query or parts.fragment:
             raise ValueError("a base URL is scheme and host only, without a path or query")
         _ = parts.port  # raises ValueError when it is not a port
         return f"{parts.scheme}://{parts.netloc}"
@@ -93,6 +103,20 @@ def _database_url(url: str) -> str:
     if scheme in ("postgresql", "postgres"):
         raise ValueError("PostgreSQL is not supported yet; use sqlite:///<file>")
     raise ValueError(f"the scheme must be sqlite, got {scheme or 'none'!r}")
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())  # may hold a password: no message shows it
+    if parts.scheme not in ("redis", "rediss"):
+        raise ValueError(f"the scheme must be redis or rediss, got {parts.scheme or 'none'!r}")
+    if not parts.hostname:
+        raise ValueError("name a host, e.g. redis://127.0.0.1:6379/0")
+    if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
+        raise ValueError(
+            "what stands behind the host is the database's number, e.g. redis://127.0.0.1:6379/0"
+        )
+    _ = parts.port  # raises ValueError when it is not a port
+    return url
 
 
 def _recordings_folder(value: object) -> object:
@@ -125,10 +149,40 @@ class DeepgramSettings(KeyedVendor, frozen=True):
     base_url: SocketUrl = "wss://api.deepgram.com"
 
 
+class AssemblyAISettings(KeyedVendor, frozen=True):
+    """`ASSEMBLYAI_…`."""
+
+    base_url: SocketUrl = "wss://streaming.assemblyai.com"
+
+
 class AnthropicSettings(KeyedVendor, frozen=True):
     """`ANTHROPIC_…`."""
 
     base_url: HttpUrl = "https://api.anthropic.com"
+
+
+class OpenAISettings(KeyedVendor, frozen=True):
+    """`OPENAI_…`."""
+
+    base_url: Annotated[str, _origin(("https", "http"), path="v1")] = "https://api.openai.com"
+
+
+class GroqSettings(KeyedVendor, frozen=True):
+    """`GROQ_…`."""
+
+    base_url: Annotated[str, _origin(("https", "http"), path="openai/v1")] = "https://api.groq.com"
+
+
+class FireworksSettings(KeyedVendor, frozen=True):
+    """`FIREWORKS_…`."""
+
+    base_url: Annotated[str, _origin(("https", "http"), path="inference/v1")] = "https://api.fireworks.ai"
+
+
+class TogetherSettings(KeyedVendor, frozen=True):
+    """`TOGETHER_…`."""
+
+    base_url: Annotated[str, _origin(("https", "http"), path="v1")] = "https://api.together.xyz"
 
 
 class ElevenLabsSettings(KeyedVendor, frozen=True):
@@ -194,9 +248,11 @@ class Settings(BaseSettings):
     port: int = Field(default=7860, ge=0, le=65535)
     workers: PositiveInt = 1
     max_calls: PositiveInt = 20
-    """Calls at once in each worker process; one more hears the overflow line."""
+    """Calls at once in each worker process; one more gets the agent's overflow."""
     agents_dir: Path = Path("flows")
     database_url: Annotated[str, AfterValidator(_database_url)] = "sqlite:///data/first-ring.db"
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    """Where calls and the event log are kept when several machines share them; None keeps them in the database."""
     recordings_url: Annotated[Path, BeforeValidator(_recordings_folder)] = Path("data/recordings")
     log_level: Annotated[
         Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"],
@@ -209,7 +265,12 @@ class Settings(BaseSettings):
     """Set by `firstring serve` for its worker processes; read by prometheus_client too."""
 
     deepgram: DeepgramSettings = DeepgramSettings()
+    assemblyai: AssemblyAISettings = AssemblyAISettings()
     anthropic: AnthropicSettings = AnthropicSettings()
+    openai: OpenAISettings = OpenAISettings()
+    groq: GroqSettings = GroqSettings()
+    fireworks: FireworksSettings = FireworksSettings()
+    together: TogetherSettings = TogetherSettings()
     elevenlabs: ElevenLabsSettings = ElevenLabsSettings()
     cartesia: CartesiaSettings = CartesiaSettings()
     twilio: TwilioSettings = TwilioSettings()
@@ -232,12 +293,18 @@ class Settings(BaseSettings):
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment and `.env`.
 
+    Settings of the environment that are empty are taken out of it: they count as not set, and libraries that look
+    for themselves take them for set. Docker's `--env-file` makes one of each empty line.
+
     Args:
         overrides: Values that win over both, by field name; `_env_file=None` reads no file.
 
     Raises:
         SettingsError: All faults at once, each naming its variable and none showing a secret.
     """
+    for name in setting_names():
+        if os.environ.get(name) == "":
+            del os.environ[name]
     env_file = overrides.get("_env_file", Settings.model_config.get("env_file"))
     faults = misspelt_names({*os.environ, *_names_in(env_file)})
     try:

@@ -299,6 +299,7 @@ def _turn_rows(turn: TurnRecord, ear: CallerTurn | None, bars: _Bars) -> list[_R
         rows.append((_clock(turn.caller_start), Text("caller", style="bold blue"), _said(turn.caller_text)))
     if turn.kind == "reprompt":
         rows.append(("", Text("reprompt", style="dim"), Text("the caller said nothing", style="dim")))
+    rows.extend(_meanwhile_rows(turn))
     rows.extend(_wait_rows(turn, ear, bars))
     rows.extend(("", Text("tool", style="cyan"), _tool(tool)) for tool in turn.tools)
     if turn.agent_text or turn.cut:
@@ -306,6 +307,20 @@ def _turn_rows(turn: TurnRecord, ear: CallerTurn | None, bars: _Bars) -> list[_R
         rows.append((_clock(turn.heard), Text("agent", style="bold green"), said))
     if turn.interrupted_at is not None:
         rows.append((_clock(turn.interrupted_at), Text("cut in", style="bold red"), _cut_in(turn, ear)))
+    return rows
+
+
+def _meanwhile_rows(turn: TurnRecord) -> list[_Row]:
+    """What was said while the answer took its time, by either side."""
+    told = [(filler.start, "filler", "dim green", filler.text) for filler in turn.fillers]
+    told += [(nudge.at, "nudge", "blue", nudge.text) for nudge in turn.nudges]
+    rows: list[_Row] = [
+        (_clock(at), Text(what, style=style), _said(text)) for at, what, style, text in sorted(told)
+    ]
+    if turn.retries:
+        rows.append(
+            ("", Text("retried", style="red"), Text("nothing came of the answer: asked again", style="red"))
+        )
     return rows
 
 

@@ -8,7 +8,8 @@ before the first call, closed with the process. Knows nothing of calls, frames o
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping
 from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -17,24 +18,35 @@ import httpx2
 from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 from deepgram.core import ApiError
 from deepgram.listen.v1.socket_client import AsyncV1SocketClient
+from openai import AsyncOpenAI
+from openai import DefaultAsyncHttpxClient as OpenAIHttpClient
 from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from bot.settings import Settings, TwilioSettings
+from bot.settings import Settings, TwilioSettings, Vendor
+from bot.transcriber import DeepgramTranscriber
+from processors.llm_attempts import ModelRecord
 from telephony.rest import TwilioCredentials
 
 CONNECT_TIMEOUT_S = 3.0
 """TCP, TLS and HTTP handshake of any vendor: a caller waits meanwhile."""
 LLM_READ_TIMEOUT_S = 10.0
 """Between two bytes of an answer; Anthropic pings more often than this."""
-LLM_RETRIES = 1
-LLM_PATIENCE_S = 1.0
-"""A vendor that asks for a longer pause before the retry has failed this turn."""
+LLM_RETRIES = 0
+"""By the SDKs, which know nothing of the caller who waits; `processors.llm_guard` asks again."""
 CLOSE_TIMEOUT_S = 0.3
 
 ONE_TOOL_AT_A_TIME = {"type": "auto", "disable_parallel_tool_use": True}
 """Pipecat runs only the last of several `tool_use` blocks of one answer."""
+
+CHAT_PATHS: Mapping[Vendor, str] = {
+    Vendor.OPENAI: "/v1",
+    Vendor.GROQ: "/openai/v1",
+    Vendor.FIREWORKS: "/inference/v1",
+    Vendor.TOGETHER: "/v1",
+}
+"""The vendors that speak OpenAI's Chat Completions, and where it is behind their base URL."""
 
 
 class VoiceAnthropic:
@@ -52,6 +64,25 @@ class VoiceAnthropic:
         if params.get("tools"):
             params.setdefault("tool_choice", ONE_TOOL_AT_A_TIME)
         return await self.sdk.beta.messages.create(**params)
+
+
+class VoiceChat:
+    """The part of `AsyncOpenAI` that Pipecat uses: `client.chat.completions.create(**params)`.
+
+    With OpenAI it asks for one tool call at a time, when, and only when, the request has tools: the API refuses one
+    without the other. The other vendors do not know that wish for every model.
+    """
+
+    def __init__(self, client: AsyncOpenAI, *, one_tool_at_a_time: bool) -> None:
+        """Wrap a vendor's SDK client."""
+        self.sdk = client
+        self._one_tool_at_a_time = one_tool_at_a_time
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
+
+    async def _create(self, **params: Any) -> Any:
+        if self._one_tool_at_a_time and isinstance(params.get("tools"), list) and params["tools"]:
+            params.setdefault("parallel_tool_calls", False)
+        return await self.sdk.chat.completions.create(**params)
 
 
 class DeepgramLive:
@@ -123,6 +154,14 @@ class VendorClients:
         self.deepgram = DeepgramLive(
             api_key=_reveal(settings.deepgram.api_key), base_url=settings.deepgram.base_url, tls=self.tls
         )
+        self.transcriber = (
+            DeepgramTranscriber(
+                api_key=_reveal(settings.deepgram.api_key), base_url=settings.deepgram.base_url, tls=self.tls
+            )
+            if settings.deepgram.api_key
+            else None
+        )
+        """Of voicemails; None without a key."""
         self.anthropic = VoiceAnthropic(
             AsyncAnthropic(
                 api_key=_reveal(settings.anthropic.api_key),
@@ -131,12 +170,37 @@ class VendorClients:
                 http_client=_anthropic_http(self.tls),
             )
         )
+        self._chat_http = _chat_http(self.tls)
+        self.chat: Mapping[Vendor, VoiceChat] = {
+            vendor: self._chat_client(vendor, path) for vendor, path in CHAT_PATHS.items()
+        }
+        self._models: defaultdict[tuple[str, str], ModelRecord] = defaultdict(ModelRecord)
+        self.assemblyai_key = _reveal(settings.assemblyai.api_key)
         self.elevenlabs_key = _reveal(settings.elevenlabs.api_key)
         self.cartesia_key = _reveal(settings.cartesia.api_key)
 
+    def model_record(self, vendor: str, model: str) -> ModelRecord:
+        """Return what all calls know of a vendor's model."""
+        return self._models[vendor, model]
+
     async def aclose(self) -> None:
-        """Close the HTTP pool."""
+        """Close the HTTP pools."""
         await self.anthropic.sdk.close()
+        await self._chat_http.aclose()
+
+    def _chat_client(self, vendor: Vendor, path: str) -> VoiceChat:
+        section = getattr(self.settings, vendor.value)
+        client = AsyncOpenAI(
+            api_key=_reveal(section.api_key) or "none",
+            base_url=f"{section.base_url}{path}",
+            max_retries=LLM_RETRIES,
+            http_client=self._chat_http,
+        )
+        if (
+            vendor is not Vendor.OPENAI
+        ):  # the SDK finds them in the environment, and they are nobody else's business
+            client.organization = client.project = None
+        return VoiceChat(client, one_tool_at_a_time=vendor is Vendor.OPENAI)
 
     async def __aenter__(self) -> Self:
         return self
@@ -180,23 +244,19 @@ def twilio_credentials(twilio: TwilioSettings) -> TwilioCredentials:
 
 
 def _anthropic_http(tls: ssl.SSLContext) -> DefaultAsyncHttpxClient:
-    return DefaultAsyncHttpxClient(
-        verify=tls,
-        timeout=httpx2.Timeout(LLM_READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=CONNECT_TIMEOUT_S),
-        limits=httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=60.0),
-        event_hooks={"response": [_refuse_long_waits]},
-    )
+    return DefaultAsyncHttpxClient(**_http_options(tls))
 
 
-async def _refuse_long_waits(response: httpx2.Response) -> None:
-    """Turn a `retry-after` beyond a caller's patience into an error now; the SDK would obey it."""
-    wait_s = response.headers.get("retry-after", "0")
-    try:
-        is_long = float(wait_s) > LLM_PATIENCE_S
-    except ValueError:
-        is_long = True  # a date
-    if is_long:
-        response.headers["x-should-retry"] = "false"
+def _chat_http(tls: ssl.SSLContext) -> OpenAIHttpClient:
+    return OpenAIHttpClient(**_http_options(tls))
+
+
+def _http_options(tls: ssl.SSLContext) -> dict[str, Any]:
+    return {
+        "verify": tls,
+        "timeout": httpx2.Timeout(LLM_READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=CONNECT_TIMEOUT_S),
+        "limits": httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=60.0),
+    }
 
 
 def _reveal(secret: SecretStr | None) -> str:

@@ -22,7 +22,7 @@ from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-from bot.agent import Agent
+from bot.agent import Agent, ServiceChoice
 from bot.lines import cacheable_lines
 from bot.services import ServiceContext, build_tts
 from processors.audio_cache import (
@@ -34,36 +34,44 @@ from processors.audio_cache import (
     digest_settings,
 )
 from processors.frames import SpeechAnchorFrame
+from processors.hosted_voice import HostedVoice
 
 RENDER_LIMIT_S = 15.0
 """Longest time to render one line."""
 RELEASE_LIMIT_S = 2.0
+"""Longest time to end the pipeline that rendered a line."""
 MAX_RENDERINGS = 4
+"""At a time; the smallest plans of the voice vendors allow two to five."""
 MAX_FAILURES_IN_A_ROW = 3
 """A voice that fails so often is down: the other lines are not tried, each of which would take its time to fail."""
 _NS_PER_S = 1_000_000_000
+_SILENT_OPTIONS = frozenset({"concurrency"})
+"""Options that change nothing of how a voice sounds."""
 
 
-def speech_key(agent: Agent, text: str, rate_hz: int) -> SpeechKey:
-    """Return the cache key of a line in the voice that the agent's calls start with."""
-    choice = agent.config.services.tts[0]
+def speech_key(agent: Agent, text: str, rate_hz: int, choice: ServiceChoice | None = None) -> SpeechKey:
+    """Return the cache key of a line in the voice that the agent's calls start with, or in that of `choice`."""
+    choice = choice or agent.config.services.tts[0]
+    options = {name: option for name, option in choice.options.items() if name not in _SILENT_OPTIONS}
     return SpeechKey.of(
         vendor=choice.name,
         voice=agent.config.voices[choice.name],
         model=str(choice.options.get("model", "default")),
         rate_hz=rate_hz,
         text=text,
-        settings_digest=digest_settings({"language": agent.config.language, **choice.options}),
+        settings_digest=digest_settings({"language": agent.config.language, **options}),
     )
 
 
-async def render(agent: Agent, text: str, services: ServiceContext) -> CachedSpeech | None:
-    """Have the agent's voice say a line.
+async def render(
+    agent: Agent, text: str, services: ServiceContext, choice: ServiceChoice | None = None
+) -> CachedSpeech | None:
+    """Have the agent's first voice say a line, or that of `choice`.
 
     Returns:
         The line, or None if the voice failed, did not say all of it, or took longer than `RENDER_LIMIT_S`.
     """
-    choice = agent.config.services.tts[0]
+    choice = choice or agent.config.services.tts[0]
     collector = _Collector()
     worker = PipelineWorker(
         Pipeline([build_tts(choice.name, choice.options, services), collector]),
@@ -98,36 +106,59 @@ async def render(agent: Agent, text: str, services: ServiceContext) -> CachedSpe
     return collector.speech(services.audio_out_hz)
 
 
-async def cached_line(cache: AudioCache, agent: Agent, text: str, rate_hz: int) -> CachedSpeech | None:
-    """Return a line if it has been rendered before."""
-    return await cache.get(speech_key(agent, text, rate_hz))
-
-
 def line_in_memory(cache: AudioCache, agent: Agent, text: str, rate_hz: int) -> CachedSpeech | None:
     """Return a line if it is in memory; never waits."""
     return cache.get_now(speech_key(agent, text, rate_hz))
 
 
 async def warm(agent: Agent, services: ServiceContext, cache: AudioCache, *, more: Iterable[str] = ()) -> int:
-    """Render every line of an agent, and `more`, that the cache does not have.
+    """Render every line of an agent, and `more`, that the cache does not have; `MAX_RENDERINGS` at a time.
 
     Returns:
         How many lines could not be rendered.
     """
+    missing = iter(dict.fromkeys((*cacheable_lines(agent.config), *more)))
     failed = failed_in_a_row = 0
-    for text in dict.fromkeys((*cacheable_lines(agent.config), *more)):
-        key = speech_key(agent, text, services.audio_out_hz)
-        if await cache.get(key) is not None:
-            continue
-        is_tried = failed_in_a_row < MAX_FAILURES_IN_A_ROW
-        speech = await render(agent, text, services) if is_tried else None
-        if speech is None:
-            failed += 1
-            failed_in_a_row += 1
-        else:
-            failed_in_a_row = 0
-            await cache.put(key, speech)
+
+    async def render_on() -> None:
+        nonlocal failed, failed_in_a_row
+        for text in missing:
+            key = speech_key(agent, text, services.audio_out_hz)
+            if await cache.get(key) is not None:
+                continue
+            is_tried = failed_in_a_row < MAX_FAILURES_IN_A_ROW
+            speech = await render(agent, text, services) if is_tried else None
+            if speech is None:
+                failed += 1
+                failed_in_a_row += 1
+            else:
+                failed_in_a_row = 0
+                await cache.put(key, speech)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(MAX_RENDERINGS):
+            group.create_task(render_on())
     return failed
+
+
+async def measure_voices(agent: Agent, services: ServiceContext, cache: AudioCache) -> None:
+    """Find out how loud each of the agent's voices is, from its greeting; rendered once, like any line.
+
+    Takes `RENDER_LIMIT_S` for each voice that hangs.
+    """
+    rate_hz, text = services.audio_out_hz, agent.config.greeting
+    choices = agent.config.services.tts
+    for choice in choices if len(choices) > 1 else ():
+        key = speech_key(agent, text, rate_hz, choice)
+        speech = await cache.get(key)
+        if speech is None and (speech := await render(agent, text, services, choice)) is not None:
+            await cache.put(key, speech)
+        if speech is None:
+            logger.warning("it is not known how loud the voice of {} is", choice.name)
+            continue
+        voice = build_tts(choice.name, choice.options, services)
+        if isinstance(voice, HostedVoice):
+            services.loudness.hear(voice.sound, speech.pcm, rate_hz)
 
 
 class LineRenderer:

@@ -7,6 +7,7 @@ flow starts:
     flow_manager.state.update(prompt_facts(business))
 """
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,24 @@ from flows.spoken import say_date, say_hours, say_phone, say_time
 from flows.spoken_forms import home_region
 from integrations.calendar import Calendar, OpeningHours
 from integrations.messages import MessageBook
+
+
+class PersonAnswer(enum.StrEnum):
+    """What becomes of a caller who wants to talk to a person."""
+
+    PUT_THROUGH = "put_through"
+    """Somebody is rung; the agent says no more in this call, unless nobody comes."""
+    VOICEMAIL = "voicemail"
+    """Nobody is there at this hour: a message is recorded, and a call back promised."""
+    ELSEWHERE = "elsewhere"
+    """The flow goes on at a node of its own, by itself: the model has nothing to say to it."""
+    NOBODY = "nobody"
+    """Nobody can come, and the caller stays with the agent."""
+
+
+def nobody_comes(_: str) -> PersonAnswer:
+    """Answer for a line on which nobody can be put through, such as a browser's."""
+    return PersonAnswer.NOBODY
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,8 @@ class Business:
     """Ask for the end of the call once the words already on their way were heard. Returns at once."""
     language: str = "en-US"
     """The agent's language tag: what is read back is spoken in it."""
+    request_person: Callable[[str], PersonAnswer] = nobody_comes
+    """Put the caller through to a person, who is told what they want. Returns at once; asking again changes nothing."""
 
     @property
     def region(self) -> str:

@@ -24,7 +24,8 @@ from integrations.calendar import (
     SlotTakenError,
     candidate_slots,
 )
-from integrations.sqlite_file import SqliteFile, StoreUnavailableError, transaction
+from store.errors import StoreUnavailableError
+from store.sqlite_file import SqliteFile, transaction
 
 _T = TypeVar("_T")
 

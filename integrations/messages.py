@@ -1,5 +1,6 @@
 """What a message book is to us: messages callers leave, and the `MessageBook` Protocol."""
 
+import enum
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -26,10 +27,18 @@ class CallerMessage:
     """Aware; its zone is the business's."""
 
 
+class Noted(enum.Enum):
+    """Where a message is."""
+
+    IN_THE_BOOK = "in the book"
+    ON_THIS_MACHINE = "on this machine"
+    """The book is down: it will be passed on when the book is back."""
+
+
 class MessageBook(Protocol):
     """Where messages are written down."""
 
-    async def leave(self, message: CallerMessage) -> None:
+    async def leave(self, message: CallerMessage) -> Noted:
         """Write the message down, once per key.
 
         Raises:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from integrations.messages import CallerMessage, MessageBookUnavailableError
-from integrations.sqlite_file import SqliteFile, StoreUnavailableError, transaction
+from integrations.callbacks import Callback
+from integrations.messages import CallerMessage, MessageBookUnavailableError, Noted
+from store.errors import StoreUnavailableError
+from store.sqlite_file import SqliteFile, transaction
 
 _T = TypeVar("_T")
 
@@ -23,25 +25,40 @@ CREATE TABLE IF NOT EXISTS messages (
     zone TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS messages_by_time ON messages (received_utc);
+CREATE TABLE IF NOT EXISTS callbacks (
+    key TEXT PRIMARY KEY,
+    call_sid TEXT NOT NULL,
+    name TEXT NOT NULL,
+    phone TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    due_utc TEXT NOT NULL,
+    asked_utc TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    recording TEXT NOT NULL DEFAULT '',
+    transcript TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS callbacks_by_due ON callbacks (due_utc);
 """
 
 
 class SqliteMessageBook:
-    """A `MessageBook` in one SQLite file."""
+    """A `MessageBook` and `CallbackBook` in one SQLite file."""
 
     def __init__(self, path: Path, *, timezone: ZoneInfo, deadline_s: float = 1.5) -> None:
         """Create the book; the file is opened at the first call.
 
         Args:
             path: The SQLite file; other stores may share it.
-            timezone: The business's zone, stored beside each time.
+            timezone: The business's zone, stored beside each time that has no zone by name.
             deadline_s: Longest wait for one call.
         """
         self._file = SqliteFile(path, schema=_SCHEMA, deadline_s=deadline_s)
         self._zone = timezone
 
-    async def leave(self, message: CallerMessage) -> None:
+    async def leave(self, message: CallerMessage) -> Noted:
         """See `MessageBook.leave`."""
+        zone = message.received_at.tzinfo
+        zone_name = zone.key if isinstance(zone, ZoneInfo) else self._zone.key
 
         def write(connection: sqlite3.Connection) -> None:
             with transaction(connection):
@@ -54,11 +71,61 @@ class SqliteMessageBook:
                         message.phone,
                         message.text,
                         message.received_at.astimezone(UTC).isoformat(),
-                        self._zone.key,
+                        zone_name,
                     ),
                 )
 
         await self._run(write)
+        return Noted.IN_THE_BOOK
+
+    async def promise(self, callback: Callback) -> None:
+        """See `CallbackBook.promise`."""
+        row = (
+            callback.key,
+            callback.call_sid,
+            callback.name,
+            callback.phone,
+            callback.reason,
+            callback.due_at.astimezone(UTC).isoformat(),
+            callback.asked_at.astimezone(UTC).isoformat(),
+            self._zone.key,
+            callback.recording,
+            callback.transcript,
+        )
+
+        def write(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                connection.execute(
+                    "INSERT INTO callbacks VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING", row
+                )
+
+        await self._run(write)
+
+    async def attach_voicemail(self, key: str, *, recording: str, transcript: str) -> bool:
+        """See `CallbackBook.attach_voicemail`."""
+
+        def write(connection: sqlite3.Connection) -> bool:
+            with transaction(connection):
+                changed = connection.execute(
+                    "UPDATE callbacks SET recording = coalesce(nullif(?, ''), recording), "
+                    "transcript = coalesce(nullif(?, ''), transcript) WHERE key = ?",
+                    (recording, transcript, key),
+                )
+                return changed.rowcount > 0
+
+        return await self._run(write)
+
+    async def callbacks(self) -> list[Callback]:
+        """Every promise on record, the one due first first.
+
+        Raises:
+            MessageBookUnavailableError: If there is no answer in time.
+        """
+        return await self._run(
+            lambda connection: [
+                _callback(row) for row in connection.execute("SELECT * FROM callbacks ORDER BY due_utc")
+            ]
+        )
 
     async def messages(self) -> list[CallerMessage]:
         """Everything on record, oldest first.
@@ -86,3 +153,18 @@ class SqliteMessageBook:
 def _message(row: sqlite3.Row) -> CallerMessage:
     received_at = datetime.fromisoformat(row["received_utc"]).astimezone(ZoneInfo(row["zone"]))
     return CallerMessage(row["key"], row["call_sid"], row["name"], row["phone"], row["text"], received_at)
+
+
+def _callback(row: sqlite3.Row) -> Callback:
+    zone = ZoneInfo(row["zone"])
+    return Callback(
+        row["key"],
+        row["call_sid"],
+        row["name"],
+        row["phone"],
+        row["reason"],
+        due_at=datetime.fromisoformat(row["due_utc"]).astimezone(zone),
+        asked_at=datetime.fromisoformat(row["asked_utc"]).astimezone(zone),
+        recording=row["recording"],
+        transcript=row["transcript"],
+    )

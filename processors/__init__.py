@@ -2,3 +2,8 @@
 
 Takes plain values, never settings; knows no vendor, no route and nothing of `bot/`.
 """
+
+import os
+
+# onnxruntime reports to its maker unless this is set before it is imported; set it to 0 to let it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

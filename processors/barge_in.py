@@ -1,6 +1,6 @@
 """The caller makes a sound while the agent speaks: fall silent at once, then find out what it was.
 
-Place between the recogniser (behind its tap) and the keypad and the user aggregator. Onsets come by direct calls
+Place directly behind the recogniser, in front of the keypad and the user aggregator. Onsets come by direct calls
 from `CallerAudioProcessor`, not by frames; while it is not known what a sound was, the frames that belong to it
 are held back here, so that nothing behind it starts a turn. What is decided is `BargeInTable`; this is its shell.
 
@@ -38,7 +38,7 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from pipecat.utils.time import time_now_iso8601
 
-from processors.barge_in_table import Action, BargeInParams, BargeInTable
+from processors.barge_in_table import Action, BargeInParams, BargeInTable, Suspicion
 from processors.echo import is_echo
 from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptFlushedFrame
 from processors.language import Backchannels, Language
@@ -102,6 +102,24 @@ class BargeInListener(Protocol):
         ...
 
 
+class WaitingCaller(Protocol):
+    """What barge-in needs to know of a caller who waits for an answer."""
+
+    @property
+    def owes(self) -> bool:
+        """Whether the agent owes the next word."""
+        ...
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether it does, and nothing of the answer was heard: then "hello?" is no interruption."""
+        ...
+
+    def nudged(self, text: str) -> None:
+        """The caller asked whether anybody is there."""
+        ...
+
+
 class _Signal(enum.Enum):
     INTERRUPT = enum.auto()
 
@@ -137,6 +155,7 @@ class BargeInProcessor(FrameProcessor):
         *,
         backchannels: Backchannels | None = None,
         enabled: bool = True,
+        waiting: WaitingCaller | None = None,
         listener: BargeInListener | None = None,
         params: BargeInParams | None = None,
     ) -> None:
@@ -147,6 +166,7 @@ class BargeInProcessor(FrameProcessor):
             language: What is known about the caller's language.
             backchannels: Takes the place of the language's word lists.
             enabled: Whether anything may be interrupted at all.
+            waiting: Knows whether an answer is owed, and is told of nudges.
             listener: Told what was decided.
             params: How long to wait for what.
         """
@@ -156,7 +176,10 @@ class BargeInProcessor(FrameProcessor):
         self._backchannels = backchannels or language
         self._enabled = enabled
         self._listener = listener
-        self._table = BargeInTable(self._means_something, params)
+        self._waiting = waiting
+        self._table = BargeInTable(
+            self._means_something, params, goes_on=self._goes_on, is_patient=self._may_be_nudge
+        )
         self._held: deque[Frame] = deque()
         self._out: deque[Frame | _Signal] = deque()
         self._sending = asyncio.Lock()
@@ -184,8 +207,10 @@ class BargeInProcessor(FrameProcessor):
 
     def onset(self, now_s: float) -> None:
         """The caller makes a sound. Pauses the agent before it returns, if it is to be paused."""
-        self._is_backchannel_told = self._is_own_voice = False
+        self._is_backchannel_told = False
         self._follow_agent(now_s)
+        if self._table.state is Suspicion.CLEAR:  # else it belongs to the sound that is in doubt already
+            self._is_own_voice = False
         self._act(self._table.onset(now_s), None, now_s)
         self._changed.set()
 
@@ -267,11 +292,14 @@ class BargeInProcessor(FrameProcessor):
         is_audible = self._playout.is_audible and self._silent_until_s is None
         if self._is_turn_open:  # the caller has the floor; only what can still be interrupted is
             return is_audible and self.may_interrupt
-        return is_audible or self._reply_until_s is not None
+        is_owed = self._waiting is not None and self._waiting.owes
+        return is_audible or self._reply_until_s is not None or is_owed
 
     # What words mean
 
     def _means_something(self, text: str, *, is_final: bool, can_be_echo: bool) -> bool:
+        if self._may_be_nudge(text):
+            return False
         # A line that goes on while it is judged keeps echoing.
         can_be_echo = self._playout.is_audible and (can_be_echo or not self._is_paused)
         is_answer_possible = self._is_answer_possible()
@@ -290,6 +318,22 @@ class BargeInProcessor(FrameProcessor):
         except Exception as error:  # noqa: BLE001 - a model that fails must not make the agent deaf
             logger.error("{} cannot judge words: {}", self, error)
             return True
+
+    def _goes_on(self, text: str) -> bool:
+        """Whether the caller, who seemed to be done, says "um": over an agent that is heard it asks for nothing."""
+        return not self._playout.is_audible and self._language.ends_filled(text)
+
+    def _is_nudge(self, text: str, *, is_final: bool) -> bool:
+        """Whether the caller only asks whether anybody is there while the answer is being made."""
+        is_thinking = self._waiting is not None and self._waiting.is_thinking
+        return is_thinking and self._language.is_nudge(text, is_final=is_final)
+
+    def _may_be_nudge(self, text: str) -> bool:
+        """Whether they do, by all they have said in this breath: final words come in pieces, "are you" and "there"."""
+        said = [frame.text.strip() for frame in self._held if isinstance(frame, TranscriptionFrame)]
+        if said[-1:] != [text.strip()]:
+            said.append(text)
+        return self._is_nudge(" ".join(said), is_final=False)
 
     def _is_answer_possible(self) -> bool:
         if not self._playout.is_audible:
@@ -399,6 +443,8 @@ class BargeInProcessor(FrameProcessor):
     def _tell_backchannel(self, text: str, user_id: str) -> None:
         if text and not self._is_backchannel_told:
             self._is_backchannel_told = True
+            if self._waiting is not None and self._is_nudge(text, is_final=True):
+                self._waiting.nudged(text)
             self._out.append(UserBackchannelFrame(text=text, user_id=user_id, timestamp=time_now_iso8601()))
 
     async def _send(self) -> None:

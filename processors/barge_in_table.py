@@ -6,6 +6,7 @@
     SUSPECT --stopped | may have been a word--> JUDGING         JUDGING --sound--> SUSPECT
     SUSPECT --stopped, flushed before--> CLEAR: resume
     JUDGING --words--> CLEAR: interrupt         JUDGING --flushed | time is up--> CLEAR: resume
+    JUDGING --they will go on--> JUDGING, for longer
     CLEAR --words--> CLEAR: interrupt           any --agent no longer busy--> CLEAR: let go
 
 "Words" are those that mean something; whoever asks says which do. Once they have come, the rest of that speech
@@ -13,6 +14,7 @@ passes. While the agent is not busy, everything passes.
 """
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +56,14 @@ class MeansSomething(Protocol):
         ...
 
 
+class IsPatient(Protocol):
+    """Knows words that need no turn, however long they take."""
+
+    def __call__(self, text: str) -> bool:
+        """Say whether a caller who waits for an answer may only be asking whether anybody is there."""
+        ...
+
+
 @dataclass(frozen=True)
 class BargeInParams:
     """How long to wait for what."""
@@ -61,9 +71,11 @@ class BargeInParams:
     no_words_limit_s: float = 1.0
     """Sound without any word for this long is an interruption."""
     vague_words_limit_s: float = 1.5
-    """Sound for this long with no word that means something is one, too."""
+    """Sound for this long with no word that means something is one, too; not when it asks whether anybody is there."""
     judge_limit_s: float = 0.35
     """The recogniser's time to understand a sound that has ended."""
+    go_on_limit_s: float = 1.2
+    """Quiet for which who says that they will go on is waited for."""
     pause_limit_s: float = 3.0
     """The agent is silent for no longer than this, whatever sounds come and go."""
     echo_limit_s: float = 0.6
@@ -78,18 +90,29 @@ class BargeInParams:
 class BargeInTable:
     """The table, one per call. Times are those of the event loop's clock, in seconds."""
 
-    def __init__(self, means_something: MeansSomething, params: BargeInParams | None = None) -> None:
+    def __init__(
+        self,
+        means_something: MeansSomething,
+        params: BargeInParams | None = None,
+        *,
+        goes_on: Callable[[str], bool] = lambda _: False,
+        is_patient: IsPatient | None = None,
+    ) -> None:
         """Start CLEAR, with an agent that is not busy.
 
         Args:
             means_something: Judges words.
             params: How long to wait for what.
+            goes_on: Says whether words that mean nothing so far promise more, with nothing heard of the agent yet.
+            is_patient: Knows words that may take longer.
         """
         self.params = params or BargeInParams()
         self.state = Suspicion.CLEAR
         self.reason = ""
         """Why the last PAUSE, DOUBT, RESUME, INTERRUPT or LET_GO was decided."""
         self._means_something = means_something
+        self._goes_on = goes_on
+        self._is_patient = is_patient
         self._is_busy = False
         self._paused_s = 0.0
         self._resumed_s = float("-inf")
@@ -98,6 +121,8 @@ class BargeInTable:
         self._onset_s = 0.0
         self._sound_s = 0.0
         """Length of the longest sound since the pause that has ended."""
+        self._quiet_from_s = 0.0
+        """When the last sound ended."""
         self._text = ""
         """The last words, if they do not mean anything so far."""
         self._text_is_final = False
@@ -194,6 +219,8 @@ class BargeInTable:
             self._judge_until_s = now_s + self.params.judge_limit_s
             if self._meant_something(now_s):
                 return [self._interrupt("words", now_s), Action.PASS]
+            if self._waits_for_more():
+                return [Action.HOLD]
             if self._is_flushed:
                 return [self._clear(Action.RESUME, "nothing said", now_s), Action.DROP]
         return [Action.HOLD]
@@ -210,11 +237,15 @@ class BargeInTable:
             return [Action.DROP]
         if text.strip():
             self._text, self._text_is_final = text, is_final
+            if self.state is Suspicion.JUDGING:
+                self._waits_for_more()
         return [Action.HOLD]
 
     def flushed(self, now_s: float) -> list[Action]:
         """The recogniser has said all it understood."""
         if self.state is Suspicion.JUDGING:
+            if self._waits_for_more():
+                return [Action.HOLD]
             return [self._clear(Action.RESUME, "nothing said", now_s), Action.DROP]
         if self.state is Suspicion.SUSPECT:
             self._judge_until_s = None
@@ -245,6 +276,13 @@ class BargeInTable:
             self._text, is_final=self._text_is_final, can_be_echo=self._can_be_echo(now_s)
         )
 
+    def _waits_for_more(self) -> bool:
+        """Tell whether the caller has said that they will go on; if so, wait for longer."""
+        if not self._text or not self._goes_on(self._text):
+            return False
+        self._judge_until_s = self._quiet_from_s + self.params.go_on_limit_s
+        return True
+
     def _can_be_echo(self, now_s: float) -> bool:
         sound_s = self._sound_s
         if self.state is Suspicion.SUSPECT:
@@ -260,6 +298,8 @@ class BargeInTable:
 
     def _sound_limit_s(self) -> float:
         limit_s = self.params.vague_words_limit_s if self._text else self.params.no_words_limit_s
+        if self._text and self._is_patient is not None and self._is_patient(self._text):
+            limit_s = self.params.pause_limit_s
         return min(self._onset_s + limit_s, self._paused_s + self.params.pause_limit_s)
 
     def _sound_began(self, now_s: float) -> list[Action]:
@@ -283,7 +323,8 @@ class BargeInTable:
         return [Action.PAUSE]
 
     def _sound_ended(self, now_s: float, quiet_s: float) -> None:
-        self._sound_s = max(self._sound_s, now_s - quiet_s - self._onset_s)
+        self._quiet_from_s = now_s - quiet_s
+        self._sound_s = max(self._sound_s, self._quiet_from_s - self._onset_s)
 
     def _interrupt(self, reason: str, now_s: float) -> Action:
         self._is_interruption = True

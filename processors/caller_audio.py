@@ -2,7 +2,7 @@
 
 First in the pipeline on a phone call (the media socket feeds it directly), right behind the transport's input
 in a browser call. One listener instead of a frame's walk through many processors: what goes on is only what the
-recogniser needs, 40 ms at a time, and the edges of speech.
+recogniser needs, and the edges of speech.
 
 Never decides about a turn: it says when the caller starts and pauses, and asks the turn model when it is told to.
 """
@@ -22,7 +22,9 @@ from processors.speech_models import SpeechModels, VoiceStream
 from processors.voice_activity import WINDOW_S, Edge, Voice, VoiceActivity, VoiceActivityParams
 
 _SILENT_DB = -100.0
-_FORWARD_S = 0.04
+_SPEECH_FORWARD_S = 0.02
+_QUIET_FORWARD_S = 0.08
+"""The recogniser gets pieces of this length at least: the end of a word does not wait for company, silence may."""
 _TURN_AUDIO_S = 8.0
 _PRE_SPEECH_S = 0.5
 _FORGET_AFTER_S = 2.0
@@ -132,7 +134,8 @@ class CallerAudioProcessor(FrameProcessor):
         self._watch = watch
         self._sink = sink
         self._last_voice_s = -math.inf
-        self._forward_bytes = round(_FORWARD_S * rate_hz) * 2
+        self._speech_forward_bytes = round(_SPEECH_FORWARD_S * rate_hz) * 2
+        self._quiet_forward_bytes = round(_QUIET_FORWARD_S * rate_hz) * 2
         self._window_bytes = self._stream.window_samples * 2
         self._turn_bytes = round(_TURN_AUDIO_S * rate_hz) * 2
         self._pre_speech_bytes = round(_PRE_SPEECH_S * rate_hz) * 2
@@ -156,15 +159,16 @@ class CallerAudioProcessor(FrameProcessor):
         """Return how long no voice of the caller has been heard, in seconds."""
         return asyncio.get_running_loop().time() - self._last_voice_s
 
-    async def feed(self, pcm: bytes) -> None:
+    async def feed(self, pcm: bytes, *, is_recorded: bool = False) -> None:
         """Take the next audio of the caller.
 
         Args:
             pcm: s16le mono at the call's rate, any length; 20 ms on a phone.
+            is_recorded: Whether the recorder has it already: it was said before the pipeline was there.
         """
         if not self._started:
             return
-        if self._sink:
+        if self._sink and not is_recorded:
             self._sink.caller_audio(pcm)
         if self._gate:
             pcm = self._gate.apply(pcm)
@@ -174,8 +178,8 @@ class CallerAudioProcessor(FrameProcessor):
             del self._unscored[: self._window_bytes]
             self._queue_window(window)
         self._unforwarded += pcm
-        # The end of a word is waited for: it does not wait for company.
-        if len(self._unforwarded) >= self._forward_bytes or self._activity.state is Voice.PAUSING:
+        is_quiet = self._activity.state is Voice.QUIET
+        if len(self._unforwarded) >= (self._quiet_forward_bytes if is_quiet else self._speech_forward_bytes):
             await self._forward()
 
     async def turn_verdict(self) -> float | None:
@@ -274,6 +278,7 @@ class CallerAudioProcessor(FrameProcessor):
         if edge is Edge.ONSET:
             if self._sounds:
                 self._sounds.onset(now_s)
+            await self._forward()
         elif edge in (Edge.NOISE, Edge.SHORT):
             if self._sounds:
                 self._sounds.noise(now_s, may_be_word=edge is Edge.SHORT)

@@ -18,6 +18,7 @@ Decides nothing about what is said or how the call ends.
 | LISTENING, WAITING | deadline, time was asked for | WAITING, **STILL_THERE** | `answer_limit_s` |
 | LISTENING, WAITING | deadline | WAITING, **REPROMPT** n + 1 | `answer_limit_s`, should it not be heard |
 | LISTENING, WAITING | deadline, `reprompts` are used up | GIVEN_UP, **NO_SPEECH** | none |
+| any | deadline, but the agent owes a word | the same | `answer_limit_s` |
 | GIVEN_UP | words, or the flow goes on | LISTENING, reprompts 0 | `answer_limit_s` |
 """
 
@@ -42,6 +43,8 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from processors.deadline_timer import DeadlineTimer
 
 
 class Silence(enum.Enum):
@@ -145,11 +148,6 @@ class CallerSilence:
             return None
         return self._latest_s if self._is_caller_sounding else self._due_s
 
-    @property
-    def has_time(self) -> bool:
-        """Whether the caller has asked for time that is not over."""
-        return self._hold_until_s is not None
-
     # The line
 
     def line_up(self, now_s: float) -> None:
@@ -161,6 +159,10 @@ class CallerSilence:
         self.reprompts = 0
         self._arm(now_s + self.params.answer_limit_s)
         self.state = Silence.LISTENING
+
+    def owed(self, now_s: float) -> None:
+        """The silence is not the caller's: the agent still owes its word."""
+        self._arm(now_s + self.params.answer_limit_s)
 
     # The agent
 
@@ -287,19 +289,25 @@ class CallerSilenceProcessor(FrameProcessor):
     - on_caller_silent(processor, action: SilenceAction): something is to be said now.
     """
 
-    def __init__(self, params: CallerSilenceParams, *, wants_time: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        params: CallerSilenceParams,
+        *,
+        wants_time: Callable[[str], bool],
+        is_owed: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Create the processor.
 
         Args:
             params: How patient to be.
             wants_time: Whether a final text asks for time, in the agent's language.
+            is_owed: Whether the agent owes the next word: then nobody is asked whether they are there.
         """
         super().__init__(enable_direct_mode=True)
         self.silence = CallerSilence(params)
         self._wants_time = wants_time
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due_s = 0.0
-        self._is_over = False
+        self._is_owed = is_owed
+        self._timer = DeadlineTimer(lambda: self.silence.deadline_s, self._on_deadline)
         self._register_event_handler("on_caller_silent")
 
     @property
@@ -310,23 +318,22 @@ class CallerSilenceProcessor(FrameProcessor):
     def line_up(self) -> None:
         """The caller is on the line: call once, when it is."""
         self.silence.line_up(self._now_s())
-        self._set_timer()
+        self._timer.follow()
 
     def go_on(self) -> None:
         """The flow goes on although nobody answered."""
         self.silence.go_on(self._now_s())
-        self._set_timer()
+        self._timer.follow()
 
     def stop(self) -> None:
         """The call is to end: ask nothing any more."""
-        self._is_over = True
-        self._set_timer()
+        self._timer.stop()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Note who does what; forward everything."""
         await super().process_frame(frame, direction)
         self._note(frame, self._now_s())
-        self._set_timer()
+        self._timer.follow()
         await self.push_frame(frame, direction)
 
     async def cleanup(self) -> None:
@@ -362,22 +369,11 @@ class CallerSilenceProcessor(FrameProcessor):
             case _:
                 pass
 
-    def _set_timer(self) -> None:
-        deadline_s = None if self._is_over else self.silence.deadline_s
-        if self._timer is not None and self._timer_due_s == deadline_s:
+    def _on_deadline(self, now_s: float) -> None:
+        if self._is_owed():
+            self.silence.owed(now_s)
             return
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        if deadline_s is not None:
-            self._timer_due_s = deadline_s  # uvloop's handles cannot say it
-            self._timer = asyncio.get_running_loop().call_at(deadline_s, self._on_deadline)
-
-    def _on_deadline(self) -> None:
-        self._timer = None
-        # A loop may wake a little before the time it was asked for.
-        action = self.silence.step(max(self._now_s(), self.silence.deadline_s or 0.0))
-        self._set_timer()
+        action = self.silence.step(now_s)
         if action is not None:
             logger.debug("{} the caller is silent: {} {}", self, action.ask.value, action.number or "")
             self.create_task(self._call_event_handler("on_caller_silent", action), "caller_silent")

@@ -20,8 +20,10 @@ _MAX_NAMED_CHARS = 60
 _MIN_DIGITS = 3
 """Fewer digits are no number to read back."""
 
+NOTE_TAG = "<heard>"
+"""How every note begins: nothing that a caller could say."""
 MISSED_NOTE = (
-    "<heard>The line was poor; part of what the caller says next was not understood. "
+    f"{NOTE_TAG}The line was poor; part of what the caller says next was not understood. "
     "Ask for it if it matters.</heard>"
 )
 """Told when some words of a turn were too unclear to pass on."""
@@ -68,7 +70,7 @@ class Thresholds:
 
 
 def read_result(text: str, result: object) -> Heard:
-    """Read a recogniser's raw result: Deepgram's (`channel.alternatives[0]`), or any with `words`.
+    """Read a recogniser's raw result: Deepgram's (`channel.alternatives[0]`), AssemblyAI's, or any with `words`.
 
     Args:
         text: The transcript.
@@ -118,7 +120,7 @@ def doubts(heard: Heard, thresholds: Thresholds, language: Language, question: s
         told.append(
             f'"{words}" may be misheard (confidence {confidence:.2f}). Ask "{asked}" before acting on it.'
         )
-    return f"<heard>The line was poor; {' Also, '.join(told)}</heard>" if told else None
+    return f"{NOTE_TAG}The line was poor; {' Also, '.join(told)}</heard>" if told else None
 
 
 # Inside
@@ -142,7 +144,7 @@ def _probability(value: object) -> float | None:
 
 def _words(part: object) -> Iterator[HeardWord]:
     for item in _items(part):
-        text = _part(item, "punctuated_word") or _part(item, "word")
+        text = _part(item, "punctuated_word") or _part(item, "word") or _part(item, "text")
         if isinstance(text, str) and text.strip():
             yield HeardWord(text.strip(), _probability(_part(item, "confidence")))
 

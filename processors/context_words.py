@@ -1,16 +1,20 @@
-"""A mixin for Pipecat's ElevenLabs voice: keeps the words of a socket's contexts apart.
+"""A mixin for Pipecat's ElevenLabs voice: keeps the words of a socket's contexts apart, and hears its errors.
 
 Pipecat 1.14 reads all contexts of a socket with one clock and one unfinished word. What still comes of a reply that
 was interrupted, or withdrawn, would run into the first words of the next, and the end of one reply would set the
-clock of the next to zero. Source: `pipecat.services.elevenlabs.tts.ElevenLabsTTSService._receive_messages`.
+clock of the next to zero. Nor does it read the vendor's errors: it sees that the socket closes. Source:
+`pipecat.services.elevenlabs.tts.ElevenLabsTTSService._receive_messages`.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from websockets.asyncio.client import ClientConnection
+
+from processors.hosted_voice import HostedVoice, failure_of_words
+from processors.voices import FailureKind, TimedWord
 
 if TYPE_CHECKING:
     from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
@@ -25,38 +29,64 @@ class _WordClock:
     partial_start_s: float = 0.0
 
 
-class _WatchedSocket:
+class WatchedSocket:
     """A socket whose reader decides which messages it sees."""
 
-    def __init__(self, socket: ClientConnection, accepts: Callable[[str | bytes], bool]) -> None:
+    def __init__(self, socket: ClientConnection, accepts: Callable[[str | bytes], Awaitable[bool]]) -> None:
+        """Watch a socket.
+
+        Args:
+            socket: Pipecat's.
+            accepts: Told each message; returns whether Pipecat is to see it.
+        """
         self._socket = socket
         self._accepts = accepts
 
     async def send(self, message: str) -> None:
+        """Send a message."""
         await self._socket.send(message)
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         async for message in self._socket:
-            if self._accepts(message):
+            if await self._accepts(message):
                 yield message
 
 
-class ContextWords:
+class ContextWords(HostedVoice):
     """Give every context its own word clock, and read nothing of a context that is over.
 
     Mix in before `ElevenLabsTTSService`, whose three attributes of the same names it takes the place of.
     """
 
+    words_follow_audio = True
     _clocks: dict[str | None, _WordClock] | None = None
     _reading: str | None = None
     """Context of the message that is being read."""
 
-    def _get_websocket(self) -> _WatchedSocket:
-        return _WatchedSocket(super()._get_websocket(), self._accepts)  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
+    def whole_word(self, context_id: str) -> TimedWord | None:
+        """Return the word whose letters have come, with their audio, and the space behind it has not."""
+        clock = (self._clocks or {}).get(context_id)
+        if clock is None or not clock.partial_word:
+            return None
+        return TimedWord(clock.partial_word, clock.partial_start_s, clock.cumulative_s)
 
-    def _accepts(self, message: str | bytes) -> bool:
-        context_id: str | None = json.loads(message).get("contextId")
+    def _whole_until_s(self, context_id: str) -> float:
+        clock, seconds = (self._clocks or {}).get(context_id), super()._whole_until_s(context_id)
+        return min(seconds, clock.partial_start_s) if clock and clock.partial_word else seconds
+
+    def _clear_connection_state(self) -> None:
+        super()._clear_connection_state()  # pyright: ignore[reportAttributeAccessIssue] - as below
+        self._clocks = None
+
+    def _get_websocket(self) -> WatchedSocket:
+        return WatchedSocket(super()._get_websocket(), self._accepts)  # pyright: ignore[reportAttributeAccessIssue] - of the service it is mixed into
+
+    async def _accepts(self, message: str | bytes) -> bool:
+        content = json.loads(message)
+        context_id: str | None = content.get("contextId")
         self._reading = context_id
+        if error := content.get("error"):
+            self._fault = failure_of_words(f"{error}: {content.get('message', '')}", FailureKind.SERVER)
         return context_id is None or cast("ElevenLabsTTSService", self).audio_context_available(context_id)
 
     def _reset_word_clock(self) -> None:

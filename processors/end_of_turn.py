@@ -31,6 +31,7 @@ from processors.frames import (
     CallerResumedFrame,
     CallerStoppedFrame,
     TranscriptFlushedFrame,
+    WordsDelayedFrame,
 )
 from processors.turn_speculation import HeardContext, SpeculatingStopStrategy, SpeculationBudget
 
@@ -104,6 +105,8 @@ class EndOfTurnStrategy(SpeculatingStopStrategy):
             actions = table.transcript(frame.text, final=False, now_s=now_s)
         elif isinstance(frame, TranscriptFlushedFrame):
             actions = table.flushed(now_s)
+        elif isinstance(frame, WordsDelayedFrame):
+            actions = table.delayed(frame.until_s, now_s)
         else:
             return ProcessFrameResult.CONTINUE
         await self._act(actions)

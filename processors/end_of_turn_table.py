@@ -25,6 +25,8 @@ _WORDS_BETWEEN_DIGITS = 2
 _SHORT_ANSWER_WORDS = 4
 _LEAD_IN_WORDS = 5
 """Of "my number is" and the like, in front of a number."""
+STORY_WORDS = 40
+"""Who has said so much and heard nothing in between is telling something: a sentence's end is not the end of it."""
 MOST_DIGITS = 15
 """No telephone number is longer (E.164)."""
 
@@ -138,6 +140,9 @@ class TurnEndTable:
         """Silences; may change from turn to turn."""
         self._threshold = threshold
         self.expects = Expects.ANYTHING
+        self._agent_text = ""
+        self._told_words = 0
+        """In earlier turns, since the agent was last heard."""
         self.may_speculate = False
         """Whether thinking ahead is wanted and paid for now."""
         self.speculated: str | None = None
@@ -152,6 +157,8 @@ class TurnEndTable:
         self._is_judged = False
         """The turn model was asked about this pause, or has no sound to judge by."""
         self._verdict: float | None = None
+        self._held_until_s: float | None = None
+        """Until when words are on their way that were said already."""
         self._is_unlikely_over = False
         """An answer to this turn was thought of, and not wanted for long."""
 
@@ -162,6 +169,8 @@ class TurnEndTable:
 
     def asked(self, agent_text: str) -> None:
         """Take note of what the agent said last."""
+        if agent_text != self._agent_text:
+            self._agent_text, self._told_words = agent_text, 0
         if self._language.asks_number(agent_text):
             self.expects = Expects.NUMBER
         elif self._language.asks_yes_no(agent_text):
@@ -227,6 +236,11 @@ class TurnEndTable:
         self._is_whole = True
         return self._evaluate(now_s)
 
+    def delayed(self, until_s: float | None, now_s: float) -> list[TurnAction]:
+        """Words are late, and waited for until then; None: they are there."""
+        self._held_until_s = until_s
+        return self._evaluate(now_s)
+
     def judged(self, probability: float | None, now_s: float) -> list[TurnAction]:
         """The turn model says how finished the caller sounds; None: it does not know."""
         if self._is_sounding:
@@ -255,7 +269,8 @@ class TurnEndTable:
         if self._quiet_since is None or not self._is_pause_sure or not self.text:
             return None
         due_s = self._quiet_since + self.allowed_silence_s()
-        return due_s if self._is_whole else max(due_s, self._quiet_since + TEXT_LIMIT_S)
+        due_s = due_s if self._is_whole else max(due_s, self._quiet_since + TEXT_LIMIT_S)
+        return due_s if self._held_until_s is None else max(due_s, self._held_until_s)
 
     def allowed_silence_s(self) -> float:
         """Return the silence that ends a turn with these words."""
@@ -279,7 +294,10 @@ class TurnEndTable:
         is_answer = self.expects is Expects.YES_OR_NO and len(text.split()) <= _SHORT_ANSWER_WORDS
         if _reads_finished(text) and (is_answer or text.endswith("?")):
             return min(patience.sure_s, patience.max_pause_s)
-        return None
+        return patience.utterance_end_s if self._tells_a_story(text) else None
+
+    def _tells_a_story(self, text: str) -> bool:
+        return self._told_words + len(text.split()) >= STORY_WORDS
 
     def dictation_s(self, text: str) -> float | None:
         """Return the silence allowed to who dictates a number, None if nobody does."""
@@ -333,6 +351,8 @@ class TurnEndTable:
         is_wanted = self.may_speculate and not self._is_unlikely_over
         if not is_wanted or not self._is_whole or self._interim or self.speculated is not None:
             return False
+        if self._held_until_s is not None:
+            return False
         if self.allowed_silence_s() > self.patience.max_pause_s:
             return False
         return _reads_finished(self.text) or (self._verdict or 0.0) >= self._threshold
@@ -344,6 +364,7 @@ class TurnEndTable:
         return [Withdraw()]
 
     def _end(self, *, confirms: bool) -> list[Action]:
+        self._told_words += len(self.text.split())
         self.begin()
         self._had_voice = self._is_sounding
         self._quiet_since, self._is_pause_sure, self._is_whole = None, False, False

@@ -3,8 +3,8 @@
 Deepgram usually has sent the last words by its own endpointing when the answer to `Finalize` comes, and then
 that answer has no text: Pipecat drops it and the turn waits for its safety net (350 ms after the last sound).
 With thinking ahead on, `Finalize` is sent at the first moment of quiet, and again when the pause is one: a last word
-that faded away may not have been whole at the first. The first answer that stands behind words is taken as the last;
-words that the second brings still come.
+that faded away may not have been whole at the first. The first answer is taken as the last if the words reach to the
+quiet; words that the second brings still come.
 """
 
 from collections.abc import AsyncGenerator
@@ -20,6 +20,8 @@ from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptF
 
 _ROUNDING_S = 0.03
 """Between our count of the audio sent and the vendor's."""
+_UNHEARD_S = 0.3
+"""From the end of the last word to an early `Finalize`; in more than that, the last of it quiet, fits another word."""
 
 
 class FlushingDeepgramSTTService(DeepgramSTTService):
@@ -31,10 +33,12 @@ class FlushingDeepgramSTTService(DeepgramSTTService):
     """Whether this pause's first `Finalize` was sent before it was one."""
     _unanswered = 0
     """`Finalize`s of this pause that were not answered."""
-    _is_stopped = False
-    """Whether the pause is long enough to count as one."""
+    _is_stopped = True
+    """Whether the pause is long enough to count as one; before the caller's first words it is."""
     _has_text = False
     """Whether anything was understood since the caller began, or went on."""
+    _text_end_s = 0.0
+    """Where the last word understood ends, in seconds of audio sent."""
     _is_flushed = False
     """Whether this pause's `TranscriptFlushedFrame` was pushed."""
     _stream: object | None = None
@@ -43,12 +47,17 @@ class FlushingDeepgramSTTService(DeepgramSTTService):
     _finalize_at_s = 0.0
     """Audio sent before the last `Finalize`: an answer that covers less was to an earlier one."""
 
-    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
-        """Send audio, and count it."""
+    def count(self, audio: bytes) -> None:
+        """Count audio that is being sent."""
         if self._stream is not self._connection:
-            self._stream, self._sent_s, self._finalize_at_s = self._connection, 0.0, 0.0
+            self._stream = self._connection
+            self._sent_s = self._finalize_at_s = self._text_end_s = 0.0
         if self.sample_rate:  # known once the pipeline starts
             self._sent_s += len(audio) / 2 / self.sample_rate
+
+    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
+        """Send audio, and count it."""
+        self.count(audio)
         async for frame in super().run_stt(audio):
             yield frame
 
@@ -82,15 +91,22 @@ class FlushingDeepgramSTTService(DeepgramSTTService):
         await super()._on_message(message)
         if not isinstance(message, ListenV1Results):
             return
-        alternatives = message.channel.alternatives
-        self._has_text = self._has_text or bool(alternatives and alternatives[0].transcript.strip())
+        self._note_words(message)
         if not (message.is_final and message.from_finalize):
             return
         if message.start + message.duration < self._finalize_at_s - _ROUNDING_S:
             return
         self._unanswered = max(self._unanswered - 1, 0)
         is_last = self._is_stopped and not self._unanswered
-        if self._is_flushed or (self._is_asked_early and not self._has_text and not is_last):
+        is_whole = self._has_text and self._text_end_s >= self._finalize_at_s - _UNHEARD_S
+        if self._is_flushed or (self._is_asked_early and not is_whole and not is_last):
             return
         self._is_flushed = True
         await self.push_frame(TranscriptFlushedFrame())
+
+    def _note_words(self, message: ListenV1Results) -> None:
+        alternatives = message.channel.alternatives
+        if alternatives and alternatives[0].transcript.strip():
+            words = alternatives[0].words
+            self._has_text = True
+            self._text_end_s = words[-1].end if words else message.start + message.duration

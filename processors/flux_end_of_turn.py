@@ -26,7 +26,7 @@ from pipecat.frames.frames import (
 from pipecat.turns.types import ProcessFrameResult
 
 from processors.end_of_turn_table import Action, End, Speculate, Withdraw, normalised
-from processors.frames import CallerResumedFrame, TranscriptFlushedFrame
+from processors.frames import CallerResumedFrame, TranscriptFlushedFrame, WordsDelayedFrame
 from processors.turn_speculation import HeardContext, SpeculatingStopStrategy, SpeculationBudget
 
 SOUND_LIMIT_S = 1.0
@@ -51,6 +51,7 @@ class FluxTurnTable:
         self._is_sounding = False
         self._quiet_since_s = 0.0
         self._proposed_s: float | None = None
+        self._held_until_s: float | None = None
 
     @property
     def text(self) -> str:
@@ -64,9 +65,10 @@ class FluxTurnTable:
             return None
         hold_s = self._hold_s(self.text)
         if self._is_sounding:
-            return self._proposed_s + hold_s + SOUND_LIMIT_S
-        # A sound after the proposal was held for; before it, the silence since then is Flux's affair.
-        return max(self._proposed_s, self._quiet_since_s) + hold_s
+            due_s = self._proposed_s + hold_s + SOUND_LIMIT_S
+        else:  # A sound after the proposal was held for; before it, the silence since then is Flux's affair.
+            due_s = max(self._proposed_s, self._quiet_since_s) + hold_s
+        return due_s if self._held_until_s is None else max(due_s, self._held_until_s)
 
     def begin(self) -> None:
         """A turn begins."""
@@ -139,8 +141,14 @@ class FluxTurnTable:
 
     def flushed(self) -> list[Action]:
         """Flux has no words for the sound so far: a turn that a mere noise began is over."""
-        is_empty = not (self._is_hearing or self._is_sounding or self._finals)
+        is_waiting = self._held_until_s is not None
+        is_empty = not (self._is_hearing or self._is_sounding or self._finals or is_waiting)
         return self._end() if is_empty else []
+
+    def delayed(self, until_s: float | None, now_s: float) -> list[Action]:
+        """Words are late, and waited for until then; None: they are there."""
+        self._held_until_s = until_s
+        return self.tick(now_s)
 
     def resumed(self) -> list[Action]:
         """The caller went on after a moment of quiet."""
@@ -249,6 +257,8 @@ class FluxEndOfTurnStrategy(SpeculatingStopStrategy):
                 return table.quiet(now_s)
             case TranscriptFlushedFrame():
                 return table.flushed()
+            case WordsDelayedFrame():
+                return table.delayed(frame.until_s, now_s)
             case CallerResumedFrame():
                 return table.resumed()
             case _:

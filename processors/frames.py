@@ -1,8 +1,16 @@
 """Frames of our own, passed between processors of one call."""
 
+import asyncio
 from dataclasses import dataclass, field
 
-from pipecat.frames.frames import ControlFrame, DataFrame, SystemFrame, VADUserStoppedSpeakingFrame
+from pipecat.frames.frames import (
+    ControlFrame,
+    DataFrame,
+    InterruptionFrame,
+    SystemFrame,
+    TTSTextFrame,
+    VADUserStoppedSpeakingFrame,
+)
 
 
 @dataclass
@@ -14,6 +22,20 @@ class SpeechAnchorFrame(ControlFrame):
 
     context_id: str
     anchor_ns: int
+
+
+@dataclass
+class SpeechCutFrame(ControlFrame):
+    """Comes behind the audio of a context whose voice failed: another goes on from within it.
+
+    Attributes:
+        context_id: The context.
+        keep: Samples of the context's audio that stand; what comes behind them is not to be heard, unless it is too
+            late for that. The other voice's audio counts on from here.
+    """
+
+    context_id: str
+    keep: int
 
 
 @dataclass
@@ -74,3 +96,33 @@ class CallerStoppedFrame(VADUserStoppedSpeakingFrame):
 @dataclass
 class SpeculationStartedFrame(ControlFrame):
     """The reply that follows answers a turn that may not be over: nothing of it may be heard or done yet."""
+
+
+@dataclass
+class FillerTextFrame(TTSTextFrame):
+    """A word of a line that only breaks a silence: heard, and no part of any answer."""
+
+
+@dataclass
+class AnswerDroppedFrame(InterruptionFrame):
+    """What is being made of an answer is thrown away, and not for the caller's sake: nothing came of it.
+
+    Attributes:
+        asks_again: The model is asked again; otherwise the agent has given up.
+        done: Set when the playout has dropped what it had, and so everything before it too.
+    """
+
+    asks_again: bool = True
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class WordsDelayedFrame(ControlFrame):
+    """Words of the caller's are late: their audio is being heard again. Whoever decides by them waits, or goes on.
+
+    Attributes:
+        until_s: How long to wait, on the event loop's clock; None when the words are there, in front of this.
+    """
+
+    until_s: float | None
+    interruptible: bool = field(init=False, default=False)

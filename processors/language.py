@@ -143,6 +143,7 @@ class Language:
     yes_no_questions: re.Pattern[str]
     choice_questions: re.Pattern[str]
     nudges: Phrases
+    frustration: re.Pattern[str]
     never_echo: frozenset[str]
     """Words that are the caller's own even when the agent has just said them."""
 
@@ -153,10 +154,6 @@ class Language:
         # "No" is not waited with because it may become "no problem".
         may_go_on = not is_final and self.never_echo.isdisjoint(words[-1:])
         return phrases.cover(words, may_go_on=may_go_on)
-
-    def is_acknowledgement(self, text: str) -> bool:
-        """Say whether every word is an acknowledgement or a backchannel: "okay, yeah, right"."""
-        return self.acknowledgements.cover(normalise(text).split())
 
     def ends_open(self, text: str) -> bool:
         """Say whether the words so far promise more: "um", "and", "my number is", a comma, a dash."""
@@ -169,6 +166,10 @@ class Language:
         if self.acknowledgements.cover(words) or written.endswith(("?", "!")):
             return False
         return self.promises_more.end(words) or (not written.endswith(".") and self.leads_on.end(words))
+
+    def ends_filled(self, text: str) -> bool:
+        """Say whether the words so far end in a filled pause: "well, um"."""
+        return self.filled_pauses.end(normalise(text).split())
 
     def spoken_digits(self, text: str) -> str:
         """Return all digits of a text in figures, said as words or written: "double five 12" is "5512"."""
@@ -183,12 +184,22 @@ class Language:
         words = rest.split()
         return count > 0 and (len(words) <= _MOST_WORDS_AROUND_HOLD_ON or self.acknowledgements.cover(words))
 
-    def is_nudge(self, text: str) -> bool:
-        """Say whether the caller only wonders whether anybody is there: "hello?"."""
+    def is_nudge(self, text: str, *, is_final: bool = True) -> bool:
+        """Say whether the caller only wonders whether anybody is there: "hello?".
+
+        Args:
+            text: Their words.
+            is_final: Otherwise words that may become such a phrase are one: "hello, are you".
+        """
         words = normalise(text).split()
-        return any(self.nudges.cover(words[start:]) for start in range(len(words))) and (
+        may_go_on = not is_final
+        return any(self.nudges.cover(words[start:], may_go_on=may_go_on) for start in range(len(words))) and (
             self.nudges | self.acknowledgements
-        ).cover(words)
+        ).cover(words, may_go_on=may_go_on)
+
+    def is_frustrated(self, text: str) -> bool:
+        """Say whether the caller says in strong words that they have had enough."""
+        return self.frustration.search(normalise(text)) is not None
 
     # What the agent says
 
@@ -278,9 +289,10 @@ class _LanguageFile(BaseModel):
     yes_no_questions: list[str]
     choice_questions: list[str]
     nudges: list[list[str]]
+    frustration: list[str]
     never_echo: list[str]
 
-    @field_validator("hold_on", "number_questions", "yes_no_questions", "choice_questions")
+    @field_validator("hold_on", "frustration", "number_questions", "yes_no_questions", "choice_questions")
     @classmethod
     def _compiles(cls, patterns: list[str]) -> list[str]:
         for pattern in patterns:
@@ -344,6 +356,7 @@ def _read(path: Path) -> Language:
         yes_no_questions=_any_of(file.yes_no_questions),
         choice_questions=_any_of(file.choice_questions),
         nudges=Phrases.of(_flat(file.nudges)),
+        frustration=_any_of(file.frustration),
         never_echo=frozenset(normalise(word) for word in file.never_echo),
     )
 

@@ -2,7 +2,7 @@
 
 `LineSounds` is pure: it is fed with the caller's 32 ms windows and final transcripts and tells each thing once. It
 counts audio in windows and reads no clock. `LineSoundWatch` joins it to a call: it stands beside the voice model (which
-knows level and probability of each window) and behind the recogniser.
+knows level and probability of each window) and behind barge-in, where an echo of the agent no longer counts.
 
 Never ends a call and says nothing; a false alarm here would hang up on a person, so what is unsure is not told.
 

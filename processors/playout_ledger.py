@@ -38,6 +38,8 @@ _UNTIMED_HALF_S = 0.15
 """Half of a word whose end is not known yet."""
 _SILENT_LEVEL = 160
 """Of 32768: about -46 dBFS. Below it a word has ended."""
+_SURE_SILENCE_S = 0.03
+"""So long before the pause there must have been none of the word: what is played is not known to the sample."""
 _LONGEST_ROUND_TRIP_S = 1.0
 _LATE_S = 0.1
 """Beyond the round trip: a mark this late tells nothing about playback any more."""
@@ -75,6 +77,8 @@ class Drop(Generic[T]):
     """Audio thrown away, on the wire or before it."""
     protected_samples: int = 0
     """Audio that plays on all the same."""
+    goes_on: bool = False
+    """Whether what was being heard is part of that: then nothing was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,14 +276,37 @@ class PlayoutLedger(Generic[T]):
         """Add audio behind all other audio. s16le mono, whole samples."""
         self._pcm.extend(pcm)
 
-    def append_item(self, value: T, *, position: int | None = None, keep: bool = False) -> None:
+    def cut_back(self, position: int) -> int:
+        """Take back audio of the present utterance that was not sent yet.
+
+        Args:
+            position: Audio behind it is not wanted.
+
+        Returns:
+            How many samples behind `position` stand all the same, because they were sent, or heard before a pause.
+        """
+        at = min(max(position, self._sent, self._heard, self._opened_at), self.appended)
+        self._end_word(at)
+        del self._pcm[(at - self._base) * _BYTES_PER_SAMPLE :]
+        for item in self._items:
+            item.position = min(item.position, at)
+        while len(self._word_starts) > 1 and self._word_starts[-1] > at:
+            self._word_starts.pop()
+        return at - position
+
+    def append_item(
+        self, value: T, *, position: int | None = None, with_word: bool = False, keep: bool = False
+    ) -> None:
         """Add an item, behind all other items.
 
         Args:
             value: What to hand back.
             position: Where it becomes due; None means behind the audio appended so far.
+            with_word: It belongs to the word before it, and is due with it.
             keep: Hand it back even when an interruption drops the audio before it.
         """
+        if with_word and self._open_word is not None:
+            position = self._open_word.start
         due = self.appended if position is None else min(position, self.appended)
         self._items.append(_Item(due, value, keep))
 
@@ -407,17 +434,18 @@ class PlayoutLedger(Generic[T]):
     def drop(self, now_s: float) -> Drop[T]:
         """Throw away what was not heard; what was heard stays heard, and protected utterances play on."""
         end = self._protected_end(self.played(now_s))
-        plays_on = not self.is_paused and self._played < end and self._sent <= end
+        goes_on = self._played < end
+        plays_on = not self.is_paused and goes_on and self._sent <= end
         # Is all that the wire holds protected, it may go on; else it is cleared and gets the rest again.
         clear = False if plays_on else self._catch_up(now_s)
         heard = tuple(self.take_heard(now_s))
         unheard = self.appended - self._played
         if plays_on:
-            kept = self._cut_behind(end, at=end)
+            kept = self._cut_behind(end, at=end, plays_on=True)
         else:
             # Positions only grow: what comes next must not be taken for what was heard before a pause.
             at = self._heard
-            kept = self._cut_behind(self._played, at=at)
+            kept = self._cut_behind(self._played, at=at, plays_on=False)
             self._rewind(at)
         protected = self.appended - self._played
         self.is_paused = False
@@ -427,6 +455,7 @@ class PlayoutLedger(Generic[T]):
             clear=clear,
             unheard_samples=unheard - protected,
             protected_samples=protected,
+            goes_on=goes_on,
         )
 
     # Inside
@@ -456,10 +485,25 @@ class PlayoutLedger(Generic[T]):
         return True
 
     def _resume_point(self) -> int:
-        """Start of the word that `played` stands in; `played` itself when that is far, or not known."""
+        """Start of the word that `played` stands in; `played` itself when that is far, or not known, or over."""
+        if self._played == self.appended and not self._utterance_open:
+            return self._played
         starts = [start for start in self._word_starts if start <= self._played]
         near = starts and self._played - starts[-1] <= _LONGEST_STEP_BACK_S * self.rate_hz
-        return max(starts[-1], self._base) if near else self._played
+        if not near or self._is_over(max(starts[-1], self._base)):
+            return self._played
+        return max(starts[-1], self._base)
+
+    def _is_over(self, word_start: int) -> bool:
+        """Whether `played` stands in the silence between the sound of a word and the next word."""
+        following = next((start for start in self._word_starts if start > self._played), None)
+        if following is None or following > self.appended:
+            return False
+        silent_from = max(word_start, self._played - round(_SURE_SILENCE_S * self.rate_hz))
+        return self._has_sound(word_start, silent_from) and not self._has_sound(silent_from, following)
+
+    def _has_sound(self, start: int, end: int) -> bool:
+        return self._sound_end(start, end, default=start) > start
 
     def _rewind(self, position: int) -> None:
         self._sent = self._played = self._last_mark_position = position
@@ -468,13 +512,13 @@ class PlayoutLedger(Generic[T]):
         self._flow = None
         self.epoch += 1
 
-    def _cut_behind(self, end: int, *, at: int) -> list[T]:
+    def _cut_behind(self, end: int, *, at: int, plays_on: bool) -> list[T]:
         """Throw away all audio behind `end` but protected utterances, which go on at position `at`.
 
         Returns:
             The items that must not be lost.
         """
-        pcm = bytearray(self._slice(self._base, end)) if at == end else bytearray()
+        pcm = bytearray(self._slice(self._base, end)) if plays_on else bytearray()
         position = at
         moved: list[tuple[int, int, int]] = []
         for utterance in (one for one in self._protected if one.end is None or one.end > end):
@@ -490,20 +534,20 @@ class PlayoutLedger(Generic[T]):
         lost: list[T] = []
         for item in self._items:
             shift = next((by for first, last, by in moved if first <= item.position <= last), None)
-            if item.position <= end and at == end:
+            if item.position <= end and plays_on:
                 items.append(item)
             elif shift is not None:
                 item.position += shift
                 items.append(item)
             elif item.keep:
                 lost.append(item.value)
-        self._pcm, self._base = pcm, self._base if at == end else at
+        self._pcm, self._base = pcm, self._base if plays_on else at
         self._items = deque(items)
         self._open_word = None
         self._word_starts = deque(
-            [start for start in self._word_starts if start <= end] if at == end else [at]
+            [start for start in self._word_starts if start <= end] if plays_on else [at]
         )
-        self._opened_at = min(self._opened_at, end) if at == end else at
+        self._opened_at = min(self._opened_at, end) if plays_on else at
         self._utterance_open = self._protected_is_open()
         self._utterance_end = self.appended
         return lost
@@ -532,13 +576,14 @@ class PlayoutLedger(Generic[T]):
         """The open word ends where its sound does, at the latest at `limit`: now its middle is known."""
         word, self._open_word = self._open_word, None
         if word is not None:
-            end = self._sound_end(word.start, limit) if limit <= self.appended else limit
+            end = self._sound_end(word.start, limit, default=limit) if limit <= self.appended else limit
             word.item.position = max(word.start, (word.start + end) // 2)
 
-    def _sound_end(self, start: int, limit: int) -> int:
+    def _sound_end(self, start: int, limit: int, *, default: int) -> int:
+        """Return where the last sound between two positions ends, `default` when there is none."""
         pcm = self._slice(max(start, self._base), max(limit, start))
         loud = np.flatnonzero(np.abs(np.frombuffer(pcm, "<i2").astype(np.int32)) > _SILENT_LEVEL)
-        return start + int(loud[-1]) + 1 if loud.size else limit
+        return max(start, self._base) + int(loud[-1]) + 1 if loud.size else default
 
     def _forget_heard(self) -> None:
         """Let go of PCM that no pause can go back to."""

@@ -81,11 +81,6 @@ class StereoTrack:
         """Where the audio of both sides ends."""
         return max(self._heads)
 
-    @property
-    def held_bytes(self) -> int:
-        """Memory of the window; does not change."""
-        return self._window.nbytes
-
     def caller(self, pcm: bytes, at_samples: int) -> list[Block]:
         """Lay down what the caller said; return what is settled by it.
 

@@ -33,7 +33,7 @@ from pipecat.turns.types import ProcessFrameResult
 from pipecat.turns.user_stop import BaseUserTurnStopStrategy
 
 from processors.confidence import MISSED_NOTE, Thresholds, Trust, doubts, judge, read_result
-from processors.frames import CallerStoppedFrame, TranscriptFlushedFrame
+from processors.frames import CallerStoppedFrame, TranscriptFlushedFrame, WordsDelayedFrame
 from processors.language import Language
 from processors.repair_lines import lines_of
 from processors.repair_policy import RepairParams, RepairPolicy, Unheard
@@ -45,8 +45,12 @@ ASK_LIMIT_S = 5.0
 class RepairListener(Protocol):
     """Told of turns that could not be heard."""
 
-    def failed_turn(self, count: int) -> None:
-        """The caller is asked again, for the `count`-th time in a row."""
+    def failed_turn(self, count: int) -> bool:
+        """The caller could not be heard, for the `count`-th time in a row; returns whether to ask them again."""
+        ...
+
+    def heard(self, trust: Trust) -> None:
+        """Words of the caller's were understood, well or with doubt."""
         ...
 
 
@@ -146,6 +150,8 @@ class RepairProcessor(FrameProcessor):
         if trust is Trust.UNHEARD:
             logger.debug("{} unclear words, confidence {:.2f}", self, heard.confidence or 0.0)
             return
+        if self._listener:
+            self._listener.heard(trust)
         note = doubts(heard, self._thresholds, self._language, self._lines.did_i_hear)
         if note is not None:
             await self._tell(note, frame)
@@ -168,6 +174,8 @@ class RepairProcessor(FrameProcessor):
             policy.sound_ended(frame.at_s if is_dated else now_s - frame.stop_secs, now_s)
         elif isinstance(frame, TranscriptFlushedFrame):
             policy.flushed()
+        elif isinstance(frame, WordsDelayedFrame):
+            policy.delayed(frame.until_s, now_s)
         elif isinstance(frame, UserStartedSpeakingFrame):
             policy.turn_started(now_s)
         elif isinstance(frame, UserStoppedSpeakingFrame):
@@ -206,9 +214,9 @@ class RepairProcessor(FrameProcessor):
         await self.push_frame(UnheardTurnFrame())
         if unheard.line is None:
             return
-        if self._listener:
-            self._listener.failed_turn(self._policy.failed_turns)
         await self._stop_asking()
+        if self._listener and not self._listener.failed_turn(self._policy.failed_turns):
+            return
         self._asking = self.create_task(self._ask_for(unheard.line), "repair_ask")
 
     async def _ask_for(self, line: str) -> None:

@@ -70,6 +70,7 @@ class RepairPolicy:
         """Turns in a row that could not be heard."""
         self._is_agent_speaking = False
         self._reply_until_s: float | None = None
+        self._held_until_s: float | None = None
         self._is_sounding = False
         self._sound_began_s = 0.0
         self._not_before_s = 0.0
@@ -98,6 +99,11 @@ class RepairPolicy:
     def flushed(self) -> None:
         """The recogniser has no more words for the sound so far."""
         self._is_flushed = True
+
+    def delayed(self, until_s: float | None, now_s: float) -> None:
+        """Words are late, and waited for until then; None: they are there, if there were any."""
+        self._held_until_s = until_s
+        self._not_before_s = max(self._not_before_s, now_s + self._params.settle_s)
 
     def words(self, trust: Trust, now_s: float) -> bool:
         """Take a final transcript.
@@ -157,7 +163,7 @@ class RepairPolicy:
         if self._is_sounding or self._has_understood or self._last_sound_s is None:
             return None
         wait_s = self._params.quiet_s if self._is_flushed else self._params.text_limit_s
-        return max(self._last_sound_s + wait_s, self._not_before_s)
+        return max(self._last_sound_s + wait_s, self._not_before_s, self._held_until_s or 0.0)
 
     def decide(self, now_s: float) -> Unheard | None:
         """Return what is to be done about a turn without understood words, once it is due."""

@@ -34,6 +34,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.turns.speculation_gate import GatedFrame, SpeculationGate
 
 from processors.frames import CachedSpeechFrame, SpeculationStartedFrame
+from processors.late_frames import DropsLateFrames
 
 if TYPE_CHECKING:
     from pipecat.services.llm_service import LLMService
@@ -61,6 +62,7 @@ class Waste:
     """What was paid for and never heard."""
 
     input_tokens: int = 0
+    """Those from a prompt cache too."""
     output_tokens: int = 0
     characters: int = 0
 
@@ -88,24 +90,21 @@ class SpeculationAccount:
 
         Args:
             budget_usd: What may be wasted in one call; beyond it nothing is thought ahead any more.
-            prices: Of the model and the voice.
+            prices: Of the model and the voice, unless what is spent is told with its own.
             is_enabled: The off switch.
         """
         self._budget_usd = budget_usd
         self._prices = prices
         self._is_enabled = is_enabled
         self._open: Waste | None = None
-        self._late = Waste()
+        self._open_usd = 0.0
         self._is_late = False
         self.started = 0
         self.confirmed = 0
         self.withdrawn = 0
         self.wasted = Waste()
-
-    @property
-    def cost_usd(self) -> float:
+        self.cost_usd = 0.0
         """What was wasted so far, in US dollars."""
-        return self.wasted.cost_usd(self._prices)
 
     def may_start(self) -> bool:
         """Whether thinking ahead is wanted and paid for."""
@@ -114,14 +113,22 @@ class SpeculationAccount:
     def begin(self) -> None:
         """A reply is begun ahead."""
         self.started += 1
-        self._open, self._is_late = Waste(), False
+        self._open, self._open_usd, self._is_late = Waste(), 0.0, False
 
-    def spent(self, waste: Waste) -> None:
-        """Something was paid for; it counts as wasted when it was, or later turns out to be, for nothing."""
+    def spent(self, waste: Waste, prices: Prices | None = None) -> None:
+        """Something was paid for; it counts as wasted when it was, or later turns out to be, for nothing.
+
+        Args:
+            waste: What.
+            prices: Of the model that was asked, when a call has several.
+        """
+        usd = waste.cost_usd(prices or self._prices)
         if self._open is not None:
             self._open += waste
+            self._open_usd += usd
         elif self._is_late:  # a cancelled stream tells its tokens when it is over
             self.wasted += waste
+            self.cost_usd += usd
 
     def confirm(self) -> None:
         """The turn was over: the reply is heard."""
@@ -134,6 +141,7 @@ class SpeculationAccount:
         if self._open is not None:
             self.withdrawn += 1
             self.wasted += self._open
+            self.cost_usd += self._open_usd
             self._open, self._is_late = None, True
 
     def ordinary(self) -> None:
@@ -159,7 +167,7 @@ class PassingGate(SpeculationGate):
         return [(frame, direction)]
 
 
-class SpeculativeLLM:
+class SpeculativeLLM(DropsLateFrames):
     """Lets a model's answer go on to the voice before the turn is over; keeps its tool call until it is.
 
     Mix in before an `LLMService`: `class Model(SpeculativeLLM, AnthropicLLMService)`.
@@ -216,8 +224,13 @@ class SpeculativeLLM:
         """Count what an inference cost."""
         if self._account is not None:
             cached = (tokens.cache_creation_input_tokens or 0) + (tokens.cache_read_input_tokens or 0)
-            self._account.spent(Waste(tokens.prompt_tokens + cached, tokens.completion_tokens))
+            spent = Waste(tokens.prompt_tokens + cached, tokens.completion_tokens)
+            self._account.spent(spent, self._prices_of_report())
         await super().start_llm_usage_metrics(tokens)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _prices_of_report(self) -> Prices | None:
+        """Return what the model costs whose usage is being told; None: as the account has it."""
+        return None
 
     @property
     def _is_speculating(self) -> bool:
@@ -227,7 +240,7 @@ class SpeculativeLLM:
 # The voice's side
 
 
-class SpeculativeTTS:
+class SpeculativeTTS(DropsLateFrames):
     """Stops speaking an answer that was withdrawn, and counts its characters.
 
     Mix in before a `TTSService`.

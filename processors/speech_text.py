@@ -7,7 +7,7 @@ the caller hears something while the voice works on the rest; a reply that grows
 vendor, and never stops the model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from loguru import logger
 from pipecat.frames.frames import (
@@ -39,9 +39,13 @@ _AFTER_OPENER = " \t\n.…"
 """What may follow an opener and means nothing any more: its last full stop, drawn out."""
 
 
-def _cached_frame(text: str, speech: CachedSpeech) -> CachedSpeechFrame:
-    """Return the frame of a rendered line; a line without word times is one word."""
-    words = tuple((word.text, word.start_s) for word in speech.words) or ((text, 0.0),)
+def _cached_frame(said: str, speech: CachedSpeech) -> CachedSpeechFrame:
+    """Return the frame of a rendered line, in the model's own words; without word times it is one word."""
+    text = said.strip()
+    starts = [word.start_s for word in speech.words]
+    words = (
+        tuple(zip(text.split(), starts, strict=False)) if len(text.split()) == len(starts) else ((text, 0.0),)
+    )
     return CachedSpeechFrame(text=text, pcm=speech.pcm, sample_rate=speech.rate_hz, words=words)
 
 
@@ -54,6 +58,49 @@ def spoken_words(text: str) -> int:
     return words
 
 
+class SentenceReader:
+    """Parts a reply into its sentences, character by character."""
+
+    def __init__(self, *, language: str = "en") -> None:
+        """Read in a language, for its abbreviations."""
+        self._language = language
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin another reply."""
+        self._text = ""
+        self._awaits_start = False
+
+    @property
+    def rest(self) -> str:
+        """The sentence that is going on."""
+        return self._text.strip()
+
+    def feed(self, char: str) -> str | None:
+        """Take a character; return the sentence that has ended if another begins with it."""
+        follows_space = self._text[-1:].isspace()
+        self._text += char
+        if char in _SENTENCE_ENDS:
+            self._awaits_start = True
+        elif self._awaits_start and not char.isspace() and char not in _CLOSING:
+            self._awaits_start = False
+            # "No. 5" and "a.m." end nothing, whatever the sentence rules say.
+            may_end = follows_space and not char.isdigit()
+            if may_end and (end := self._end_in_front()):
+                sentence, self._text = self._text[:end].strip(), self._text[end:].lstrip()
+                return sentence
+        return None
+
+    def _end_in_front(self) -> int:
+        """Where a sentence ends directly in front of the last character, 0 if none does."""
+        end = 0
+        while step := match_endofsentence(self._text[end:], language=self._language):
+            end += step
+            if not self._text[end:-1].strip():
+                return end
+        return 0
+
+
 class ReplyLimit:
     """Ends a reply with the sentence in which it reaches its last word.
 
@@ -64,12 +111,15 @@ class ReplyLimit:
     SAYING --a sentence begins behind the last word--> DROPPING
     """
 
-    def __init__(self, max_words: int, *, language: str = "en") -> None:
+    def __init__(
+        self, max_words: int, *, language: str = "en", on_sentence: Callable[[str], None] | None = None
+    ) -> None:
         """Create the limit.
 
         Args:
             max_words: Words after which no sentence begins, > 0.
             language: Of the reply, for its abbreviations.
+            on_sentence: Told every whole sentence that is to be said.
 
         Raises:
             ValueError: If `max_words` is not positive.
@@ -77,13 +127,13 @@ class ReplyLimit:
         if max_words <= 0:
             raise ValueError(f"max_words must be > 0, got {max_words}")
         self._max_words = max_words
-        self._language = language
+        self._on_sentence = on_sentence
+        self._reader = SentenceReader(language=language)
         self.reset()
 
     def reset(self) -> None:
         """Begin another reply."""
-        self._sentence = ""
-        self._awaits_start = False
+        self._reader.reset()
         self._words = 0
         """Of the sentences before this one."""
         self._is_dropping = False
@@ -94,49 +144,38 @@ class ReplyLimit:
         """Take text; return what of it is to be said."""
         said: list[str] = []
         for char in text:
-            if self._begins_sentence(char):
-                self._is_dropping = self._words >= self._max_words
+            if (sentence := self._reader.feed(char)) is not None:
+                self._ended(sentence)
             if not self._is_dropping:
                 said.append(char)
         return "".join(said)
 
     def flush(self) -> str:
         """The reply is over: return the question it closes with, if that was left out."""
+        sentence = self._reader.rest
+        self._reader.reset()
         if not self._is_dropping:
+            self._tell(sentence)
             return ""
-        sentence, self._sentence = self._sentence.strip(), ""
         words = spoken_words(sentence)
         if sentence.endswith("?") and words <= MAX_CLOSING_QUESTION_WORDS:
+            self._tell(sentence)
             return sentence
         self.dropped_words += words
         return ""
 
-    def _begins_sentence(self, char: str) -> bool:
-        """Take a character; return whether a new sentence begins with it."""
-        follows_space = self._sentence[-1:].isspace()
-        self._sentence += char
-        if char in _SENTENCE_ENDS:
-            self._awaits_start = True
-        elif self._awaits_start and not char.isspace() and char not in _CLOSING:
-            self._awaits_start = False
-            # "No. 5" and "a.m." end nothing, whatever the sentence rules say.
-            may_end = follows_space and not char.isdigit()
-            if may_end and (end := self._end_in_front()):
-                words = spoken_words(self._sentence[:end])
-                self._words += words
-                self.dropped_words += words if self._is_dropping else 0
-                self._sentence = self._sentence[end:].lstrip()
-                return True
-        return False
+    def _ended(self, sentence: str) -> None:
+        words = spoken_words(sentence)
+        self._words += words
+        if self._is_dropping:
+            self.dropped_words += words
+        else:
+            self._tell(sentence)
+        self._is_dropping = self._words >= self._max_words
 
-    def _end_in_front(self) -> int:
-        """Where a sentence ends directly in front of the last character, 0 if none does."""
-        end = 0
-        while step := match_endofsentence(self._sentence[end:], language=self._language):
-            end += step
-            if not self._sentence[end:-1].strip():
-                return end
-        return 0
+    def _tell(self, sentence: str) -> None:
+        if sentence and self._on_sentence is not None:
+            self._on_sentence(sentence)
 
 
 class SpeechTextProcessor(FrameProcessor):
@@ -152,9 +191,10 @@ class SpeechTextProcessor(FrameProcessor):
         *,
         max_reply_words: int,
         language: str = "en",
-        openers: Iterable[str] = (),
+        openers: Callable[[], Sequence[str]] = tuple,
         lookup: Callable[[str], CachedSpeech | None] | None = None,
         on_miss: Callable[[str], None] | None = None,
+        on_sentence: Callable[[str], None] | None = None,
         on_cut: Callable[[int], None] | None = None,
         website: str = "our website",
     ) -> None:
@@ -163,9 +203,10 @@ class SpeechTextProcessor(FrameProcessor):
         Args:
             max_reply_words: See `ReplyLimit`.
             language: Of the replies, e.g. `en-US`.
-            openers: Lines that replies may begin with.
+            openers: Returns the lines that replies may begin with; asked at the start of each.
             lookup: Returns an opener's sound if it is in memory, at once.
             on_miss: Told an opener whose sound is not, so that it is there next time.
+            on_sentence: Told every whole sentence of a reply that is to be said, openers included.
             on_cut: Told how many words of a reply were left out.
             website: Spoken in place of an address.
 
@@ -178,9 +219,13 @@ class SpeechTextProcessor(FrameProcessor):
         self._on_miss = on_miss
         self._on_cut = on_cut
         self._plain = PlainSpeech(website=website)
-        self._matcher = OpenerMatcher(openers if lookup is not None else ())
-        self._limit = ReplyLimit(max_reply_words, language=language)
+        self._openers = openers if lookup is not None else tuple
+        self._known = self._openers()
+        self._matcher = OpenerMatcher(self._known)
+        self._limit = ReplyLimit(max_reply_words, language=language, on_sentence=on_sentence)
         self._follows_opener = False
+        self._has_text = False
+        """Whether the voice has been given text of this reply."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Prepare the model's text; pass everything else in its place."""
@@ -211,35 +256,37 @@ class SpeechTextProcessor(FrameProcessor):
         return [*self._release(), frame]
 
     def _text(self, frame: LLMTextFrame) -> Sequence[Frame]:
-        start = self._matcher.feed(self._plain.feed(frame.text))
-        frames = [] if start is None else self._say(start)
+        starts = self._matcher.feed(self._plain.feed(frame.text))
+        frames = [out for start in starts for out in self._say(start)]
         if len(frames) == 1 and isinstance(frames[0], LLMTextFrame) and frames[0].text == frame.text:
             return [frame]  # an observer that has seen it knows it again
         return frames
 
     def _release(self) -> list[Frame]:
         """Let go of what is held: something else comes behind it."""
-        start = self._matcher.feed(self._plain.flush())
-        return self._say(self._matcher.flush() if start is None else start)
+        starts = [*self._matcher.feed(self._plain.flush()), *self._matcher.flush()]
+        return [out for start in starts for out in self._say(start)]
 
     def _say(self, start: ReplyStart) -> list[Frame]:
         frames: list[Frame] = []
         text = start.rest
         if start.opener is not None:
-            speech = self._lookup(start.opener) if self._lookup is not None else None
+            # Sound would overtake text in front of it, which waits for the end of its sentence.
+            speech = self._lookup(start.opener) if self._lookup is not None and not self._has_text else None
             if speech is not None:
-                frames.append(_cached_frame(start.opener, speech))
+                frames.append(_cached_frame(start.said, speech))
                 self._limit.feed(start.said + " ")
                 self._follows_opener = True
             else:
                 text = start.said + start.rest
-                if self._on_miss is not None:
+                if self._on_miss is not None and not self._has_text:
                     self._on_miss(start.opener)
         if self._follows_opener:
             text = text.lstrip(_AFTER_OPENER)
             self._follows_opener = not text
         if text := self._limit.feed(text):
             frames.append(LLMTextFrame(text))
+            self._has_text = True
         return frames
 
     def _begin_reply(self) -> None:
@@ -249,5 +296,8 @@ class SpeechTextProcessor(FrameProcessor):
                 self._on_cut(dropped)
         self._plain.reset()
         self._matcher.reset()
+        if (known := self._openers()) != self._known:
+            self._known = known
+            self._matcher.look_for(known)
         self._limit.reset()
-        self._follows_opener = False
+        self._follows_opener = self._has_text = False

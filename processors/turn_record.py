@@ -24,6 +24,8 @@ MAX_TOOLS = 32
 """Tool runs kept per turn."""
 MAX_PAUSES = 32
 """Pauses of the agent kept per turn."""
+MAX_FILLERS = 32
+"""Fillers, and nudges, kept per turn."""
 
 
 class TurnKind(enum.Enum):
@@ -48,6 +50,27 @@ class Milestone(enum.Enum):
     TTS_FIRST_AUDIO = "tts_first_audio"
     SENT = "sent"
     HEARD = "heard"
+
+
+class SilenceCause(enum.Enum):
+    """What the caller waits for while the next word is ours."""
+
+    GREETING = "greeting"
+    TURN = "turn"
+    """We had not decided that they had finished."""
+    MODEL = "model"
+    TOOL = "tool"
+    VOICE = "voice"
+    PLAYOUT = "playout"
+    """There was audio, and they did not hear it."""
+
+
+_SILENCE_ENDS = (
+    (SilenceCause.TURN, Milestone.TURN_DECIDED),
+    (SilenceCause.MODEL, Milestone.LLM_FIRST_TOKEN),
+    (SilenceCause.VOICE, Milestone.TTS_FIRST_AUDIO),
+    (SilenceCause.PLAYOUT, Milestone.HEARD),
+)
 
 
 class Stage(enum.Enum):
@@ -108,6 +131,23 @@ class BargeInDecision:
 
 
 @dataclass(frozen=True)
+class FillerRun:
+    """A line that only broke a silence; times in seconds since the call began. `end` is None while it is heard."""
+
+    text: str
+    start: float
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Nudge:
+    """The caller asked whether anybody is there while they waited; `at` in seconds since the call began."""
+
+    text: str
+    at: float
+
+
+@dataclass(frozen=True)
 class TurnRecord:
     """One finished turn. Every time is in seconds since the call began, None when it did not happen.
 
@@ -139,6 +179,11 @@ class TurnRecord:
     tools: tuple[ToolRun, ...] = ()
     pauses: tuple[PlaybackPause, ...] = ()
     barge_in: tuple[BargeInDecision, ...] = ()
+    fillers: tuple[FillerRun, ...] = ()
+    """Lines heard before the answer, which are no part of it."""
+    nudges: tuple[Nudge, ...] = ()
+    retries: int = 0
+    """How often the answer was asked for again because nothing came of it."""
     speculative: bool = False
     """The answer was begun before the turn was decided."""
     answer_s: float | None = None
@@ -177,21 +222,21 @@ class TurnRecord:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, times rounded to 0.1 ms."""
         shape: dict[str, Any] = _RECORD.dump_python(self, mode="json")
-        for part in ("tools", "pauses", "barge_in"):
+        for part in ("tools", "pauses", "barge_in", "fillers", "nudges"):
             shape[part] = [{name: _rounded(value) for name, value in one.items()} for one in shape[part]]
         return {name: _rounded(value) for name, value in shape.items()}
 
-    @classmethod
-    def from_json(cls, shape: object) -> "TurnRecord":
-        """Read what `to_json` wrote; unknown fields are ignored.
-
-        Raises:
-            pydantic.ValidationError: If a field has the wrong type or a required one is missing.
-        """
-        return _RECORD.validate_python(shape)
-
 
 _RECORD = TypeAdapter(TurnRecord)
+
+
+_MADE = (
+    Milestone.LLM_FIRST_TOKEN,
+    Milestone.FIRST_SENTENCE,
+    Milestone.TTS_REQUEST,
+    Milestone.TTS_FIRST_AUDIO,
+)
+"""Happened to an answer that was not heard, and happens again."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +262,8 @@ class LedgerCounts:
     """How many of them meant nothing: it went on."""
     longest_silence_s: float = 0.0
     """The longest the caller heard nothing while the next word was ours to say."""
+    longest_silence_cause: str = ""
+    """What took most of it: a `SilenceCause`, "" when there was none."""
 
 
 @dataclass
@@ -272,6 +319,9 @@ class _OpenTurn:
     tools: list[ToolRun] = field(default_factory=list[ToolRun])
     pauses: list[PlaybackPause] = field(default_factory=list[PlaybackPause])
     barge_in: list[BargeInDecision] = field(default_factory=list[BargeInDecision])
+    fillers: list[FillerRun] = field(default_factory=list[FillerRun])
+    nudges: list[Nudge] = field(default_factory=list[Nudge])
+    retries: int = 0
     is_speculative: bool = False
     agent_end: float | None = None
     interrupted_at: float | None = None
@@ -283,7 +333,25 @@ class _OpenTurn:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.caller.is_known or self.times or self.heard_words or self.tools)
+        return not (self.caller.is_known or self.times or self.heard_words or self.tools or self.fillers)
+
+    def silence_cause(self, since: float, until: float) -> SilenceCause:
+        """Return what took most of a silence of ours."""
+        if self.kind is TurnKind.GREETING:
+            return SilenceCause.GREETING
+        shares = dict.fromkeys(SilenceCause, 0.0)
+        cursor = since
+        for cause, milestone in _SILENCE_ENDS:
+            end = min(self.times.get(milestone, until), until)
+            shares[cause] += max(0.0, end - cursor)
+            cursor = max(cursor, end)
+        # Some of it was heard before: what is missing is the rest.
+        shares[SilenceCause.MODEL if self.tools else SilenceCause.VOICE] += until - cursor
+        for tool in self.tools:
+            overlap = min(until if tool.end is None else tool.end, until) - max(since, tool.start)
+            shares[SilenceCause.TOOL] += max(0.0, overlap)
+        shares[SilenceCause.MODEL] -= min(shares[SilenceCause.MODEL], shares[SilenceCause.TOOL])
+        return max(shares, key=lambda cause: shares[cause])
 
     def agent_text(self) -> str:
         if self.heard_words or self.cut or not self.is_heard:
@@ -317,6 +385,9 @@ class _OpenTurn:
             tools=tuple(self.tools),
             pauses=tuple(self.pauses),
             barge_in=tuple(self.barge_in),
+            fillers=tuple(self.fillers),
+            nudges=tuple(self.nudges),
+            retries=self.retries,
             speculative=self.is_speculative,
             answer_s=heard - speech_end if is_wait and heard is not None and speech_end is not None else None,
         )
@@ -375,7 +446,7 @@ class TurnLedger:
         at = self._relative(now_s)
         if at is None:
             return
-        if not self._turn.is_heard and not self._is_caller_speaking:
+        if not (self._turn.is_heard or self._is_caller_speaking or self._is_agent_audible):
             self._note_silence(at)
         self._is_caller_speaking = True
         if self._caller.is_stale(at):
@@ -400,6 +471,12 @@ class TurnLedger:
         if at is None or not text.strip():
             return
         self._speech_told_of().add_transcript(text, final=final, at=at)
+
+    def nudged(self, text: str, now_s: float) -> None:
+        """The caller asked whether anybody is there; that is no turn."""
+        at = self._relative(now_s)
+        if at is not None and len(self._turn.nudges) < MAX_FILLERS:
+            self._turn.nudges.append(Nudge(text[:MAX_TEXT_CHARS], at))
 
     def turn_decided(self, now_s: float) -> None:
         """The caller's turn is over: it is the agent's."""
@@ -494,6 +571,45 @@ class TurnLedger:
         """The caller heard one more word (or piece of text) of the agent."""
         if self._relative(now_s) is not None:
             _append_bounded(self._turn.heard_words, text)
+
+    def agent_gap(self, began_s: float, now_s: float) -> None:
+        """The agent was not heard since `began_s`, in the middle of what it says."""
+        began, at = self._relative(began_s), self._relative(now_s)
+        if began is not None and at is not None and not self._is_caller_speaking:
+            self._quiet_since = max(self._quiet_since, began)
+            self._note_silence(at)
+            self._quiet_since = at
+
+    def filler_started(self, text: str, now_s: float) -> None:
+        """The caller begins to hear a line that only breaks a silence."""
+        at = self._relative(now_s)
+        if at is None:
+            return
+        if not (self._is_agent_audible or self._is_caller_speaking):
+            self._note_silence(at)
+        self._is_agent_audible = True
+        if len(self._turn.fillers) < MAX_FILLERS:
+            self._turn.fillers.append(FillerRun(text[:MAX_TEXT_CHARS], at))
+
+    def filler_stopped(self, now_s: float) -> None:
+        """It was heard to its end, or was stopped."""
+        at = self._relative(now_s)
+        if at is None or not self._is_agent_audible:
+            return
+        self._is_agent_audible = False
+        self._quiet_since = max(self._quiet_since, at)
+        if self._turn.fillers and self._turn.fillers[-1].end is None:
+            self._turn.fillers[-1] = replace(self._turn.fillers[-1], end=at)
+
+    def retried(self, now_s: float) -> None:
+        """Nothing came of the answer: what was made of it is dropped, and the model is asked again."""
+        if self._relative(now_s) is None:
+            return
+        self._turn.retries += 1
+        if not self._turn.is_heard:
+            self._turn.requested_texts.clear()
+            for made in _MADE:
+                self._turn.times.pop(made, None)
 
     def agent_stopped(self, cut: bool, now_s: float) -> None:
         """The caller heard the last of an utterance; `cut` when it was not its end."""
@@ -635,21 +751,33 @@ class TurnLedger:
     def _note_silence(self, until: float) -> None:
         silence_s = until - self._quiet_since
         if silence_s > self._counts.longest_silence_s:
-            self._counts = replace(self._counts, longest_silence_s=silence_s)
+            cause = self._turn.silence_cause(self._quiet_since, until)
+            self._counts = replace(
+                self._counts, longest_silence_s=silence_s, longest_silence_cause=cause.value
+            )
 
 
 def lines_of(turns: Iterable[TurnRecord]) -> list[Line]:
-    """Return the transcript of `turns`: for each what the caller said, then what they heard."""
+    """Return the transcript of `turns`: for each what the caller said, what came meanwhile, then what they heard."""
     lines: list[Line] = []
     for turn in turns:
+        meanwhile = [
+            *(Line("agent", filler.text, filler.start) for filler in turn.fillers),
+            *(Line("caller", nudge.text, nudge.at) for nudge in turn.nudges),
+        ]
         if turn.caller_text:
-            start = next(
-                (t for t in (turn.caller_start, turn.speech_end, turn.turn_decided) if t is not None), 0.0
-            )
+            start = _first_known(turn.caller_start, turn.speech_end, turn.turn_decided)
             lines.append(Line("caller", turn.caller_text, start))
+        lines += sorted(meanwhile, key=lambda line: line.at_s)
         if turn.agent_text:
-            lines.append(Line("agent", turn.agent_text, turn.heard or 0.0, turn.cut))
+            # What goes on behind another line, without a pause, has no beginning of its own.
+            start = _first_known(turn.heard, turn.sent, turn.turn_decided)
+            lines.append(Line("agent", turn.agent_text, start, turn.cut))
     return lines
+
+
+def _first_known(*times: float | None) -> float:
+    return next((time for time in times if time is not None), 0.0)
 
 
 def _with_tool_ended(

@@ -52,7 +52,7 @@ class VoiceActivityParams:
 
     min_speech_s: float = 0.2
     pause_s: float = 0.2
-    early_pause_s: float = 0.128
+    early_pause_s: float = 0.096
     confidence: float = 0.6
     """Probability from which a window is voiced, 0..1."""
     min_level_db: float = -45.0

@@ -7,6 +7,7 @@ of its standard input, so that an orphan ends by itself. `call` prints the repor
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import stat
@@ -22,6 +23,19 @@ from loguru import logger
 from sims.profiles import PROFILES
 from sims.world import SimWorld
 
+VENDORS = (
+    "deepgram",
+    "assemblyai",
+    "anthropic",
+    "openai",
+    "groq",
+    "fireworks",
+    "together",
+    "elevenlabs",
+    "cartesia",
+    "aura",
+    "twilio",
+)
 POLL_S = 60.0
 MAX_CALL_S = 900.0
 Result = TypeVar("Result")
@@ -50,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print nothing but the JSON line (always so on stdout)"
     )
     serve.add_argument("--cache-dir", type=Path, default=Path("data/sims"), help="keep rendered speech here")
-    for vendor in ("deepgram", "anthropic", "elevenlabs", "cartesia", "twilio"):
+    for vendor in VENDORS:
         serve.add_argument(f"--{vendor}-port", type=int, default=0)
     call = commands.add_parser("call", help="place one inbound call and print its report")
     call.add_argument("--scenario", default="booking")
@@ -79,14 +93,14 @@ async def _serve(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    ports = {
-        name: getattr(options, f"{name}_port")
-        for name in ("deepgram", "anthropic", "elevenlabs", "cartesia", "twilio")
-    }
+    ports = {name: getattr(options, f"{name}_port") for name in VENDORS}
     world = SimWorld(
         profile=PROFILES[options.profile], seed=options.seed, cache_dir=options.cache_dir, ports=ports
     )
     async with world:
+        # Who plays callers in real time must not stop to look at every module for garbage.
+        gc.collect()
+        gc.freeze()
         sys.stdout.buffer.write(orjson.dumps(world.env()) + b"\n")
         sys.stdout.buffer.flush()
         with _watched_stdin(loop, stopping):

@@ -7,12 +7,9 @@ cumulative usage net of the prompt cache, error bodies, rate-limit headers. The 
 Source: docs.anthropic.com (streaming, errors, prompt caching) and the official Python client.
 """
 
-import asyncio
 import hashlib
-import itertools
-import re
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,10 +18,10 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
-from sims.brain import Block, TextBlock, ToolUse, reply
+from sims.brain import Block, TextBlock, reply
 from sims.faults import FaultKind, FaultSpec
+from sims.model_vendor import ModelVendorSim, Piece, RequestError, count_tokens, limited, split
 from sims.profiles import Profile
-from sims.vendor import VendorSim
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -35,39 +32,10 @@ _ERROR_TYPES = {
     500: "api_error",
     529: "overloaded_error",
 }
-_HTTP_FAULTS = {
-    FaultKind.UNAUTHORIZED: (401, "invalid x-api-key"),
-    FaultKind.RATE_LIMITED: (429, "This request would exceed your rate limit."),
-    FaultKind.SERVER_ERROR: (500, "Internal server error"),
-    FaultKind.OVERLOADED: (529, "Overloaded"),
-}
 _MIN_CACHEABLE_TOKENS = 1024
 _MAX_CACHED_PREFIXES = 512
 _MAX_CACHE_BREAKPOINTS = 4
-_MAX_RECORDED = 256
-_HANG_S = 900.0
-_PEER_POLL_S = 0.25
-_TRICKLE_TOKENS_PER_S = 0.7
-"""A fifth of the rate of speech, about 150 words a minute."""
 _MODELS = ("claude-haiku-4-5", "claude-sonnet-4-6", "claude-opus-4-7")
-
-
-class _RequestError(Exception):
-    """A request the API refuses."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class RecordedRequest:
-    """One request as it arrived, for tests."""
-
-    at_s: float
-    """`time.monotonic()` when it was complete."""
-    body: Mapping[str, Any]
-    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -86,14 +54,6 @@ class Usage:
             "cache_read_input_tokens": self.cache_read,
             "output_tokens": output_tokens,
         }
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """One event on the wire, and the tokens that were generated for it."""
-
-    event: Mapping[str, Any]
-    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,10 +78,10 @@ class PromptCache:
         """Count a request's tokens and remember the prefixes it marks.
 
         A prefix is tools, system and messages up to a block with `cache_control`; below 1024 tokens
-        nothing is cached, as with the real API.
+        nothing is cached, as with the real API. What one model has cached is of no use to another.
         """
         total = read = written = 0
-        digest = hashlib.sha1(usedforsecurity=False)
+        digest = hashlib.sha1(str(body.get("model")).encode(), usedforsecurity=False)
         for block, control in _prompt_blocks(body):
             digest.update(block)
             total += max(1, len(block) // 4)
@@ -143,242 +103,114 @@ class PromptCache:
             self._expires.popitem(last=False)
 
 
-class AnthropicSim(VendorSim):
-    """`POST /v1/messages`, `/v1/messages/count_tokens`, `GET /v1/models`.
-
-    Faults: `529` and `500` with an explicit `after_s` > 0 come as an `event: error` in mid-stream, otherwise as the
-    HTTP status.
-    """
+class AnthropicSim(ModelVendorSim):
+    """`POST /v1/messages`, `/v1/messages/count_tokens`, `GET /v1/models`."""
 
     name: ClassVar[str] = "anthropic"
+    http_faults: ClassVar[Mapping[FaultKind, tuple[int, str]]] = {
+        FaultKind.UNAUTHORIZED: (401, "invalid x-api-key"),
+        FaultKind.RATE_LIMITED: (429, "This request would exceed your rate limit."),
+        FaultKind.SERVER_ERROR: (500, "Internal server error"),
+        FaultKind.OVERLOADED: (529, "Overloaded"),
+    }
+    garbage: ClassVar[bytes] = b"event: content_block_delta\ndata: {<html>502 Bad Gateway\n\n"
 
     def __init__(self, profile: Profile, *, seed: int = 0) -> None:
         """See `VendorSim`."""
         super().__init__(profile, seed=seed)
-        self.requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED)
-        """The last requests, oldest first."""
         self._cache = PromptCache()
-        self._ids = itertools.count(1)
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Register the API's routes."""
-        router.add_post("/v1/messages", self._post_messages)
+        super().add_routes(router)
+        router.add_post("/v1/messages", self.post)
         router.add_post("/v1/messages/count_tokens", self._post_count_tokens)
         router.add_get("/v1/models", self._get_models)
         router.add_get("/v1/models/{model}", self._get_model)
 
     # Routes
 
-    async def _post_messages(self, request: web.Request) -> web.StreamResponse:
-        try:
-            raw = await request.read()
-        except ConnectionResetError:  # cancelled while it was being sent: the caller cut in
-            return web.Response()
-        started_s = time.monotonic()
-        self.stats["requests"] += 1
-        fault = self.faults.take()
-        try:
-            body = self._checked(request, raw)
-            self.requests.append(RecordedRequest(started_s, body, dict(request.headers)))
-            if fault is not None and (early := await self._early_fault(request, fault, body)) is not None:
-                return early
-            answer = self._answer(body, fault)
-        except _RequestError as error:
-            return self._error(error.status, str(error))
-        first_s = started_s + self.profile.delay(self.profile.llm_first_token_s, self.rng)
-        if body.get("stream"):
-            return await self._stream(request, answer, fault, first_s)
-        return await self._whole(request, answer, first_s)
-
     async def _post_count_tokens(self, request: web.Request) -> web.Response:
         try:
-            body = self._checked(request, await request.read(), needs_max_tokens=False)
-        except _RequestError as error:
-            return self._error(error.status, str(error))
-        return self._json({"input_tokens": sum(max(1, len(block) // 4) for block, _ in _prompt_blocks(body))})
+            body = _parsed(request, await request.read(), needs_max_tokens=False)
+        except RequestError as error:
+            return self.error(error.status, str(error))
+        return self.json({"input_tokens": sum(max(1, len(block) // 4) for block, _ in _prompt_blocks(body))})
 
     async def _get_models(self, request: web.Request) -> web.Response:
         if not _has_key(request):
-            return self._error(401, "x-api-key header is required")
+            return self.error(401, "x-api-key header is required")
         data = [_model(name) for name in _MODELS]
-        return self._json({"data": data, "has_more": False, "first_id": _MODELS[0], "last_id": _MODELS[-1]})
+        return self.json({"data": data, "has_more": False, "first_id": _MODELS[0], "last_id": _MODELS[-1]})
 
     async def _get_model(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
         if not _has_key(request):
-            return self._error(401, "x-api-key header is required")
-        return self._json(_model(name)) if name.startswith("claude-") else self._error(404, f"model: {name}")
+            return self.error(401, "x-api-key header is required")
+        return self.json(_model(name)) if name.startswith("claude-") else self.error(404, f"model: {name}")
 
-    # Checks and faults
+    # Replies
 
-    def _checked(self, request: web.Request, raw: bytes, *, needs_max_tokens: bool = True) -> dict[str, Any]:
-        if not _has_key(request):
-            raise _RequestError(401, "x-api-key header is required")
-        if "anthropic-version" not in request.headers:
-            raise _RequestError(400, "anthropic-version: header is required")
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise _RequestError(400, "The request body is not valid JSON") from error
-        if not isinstance(body, dict):
-            raise _RequestError(400, "The request body must be an object")
-        check_request(body, needs_max_tokens=needs_max_tokens)
-        return body
+    def checked(self, request: web.Request, raw: bytes) -> dict[str, Any]:
+        """Return a request's body; see `ModelVendorSim`."""
+        return _parsed(request, raw)
 
-    async def _early_fault(
-        self, request: web.Request, fault: FaultSpec, body: Mapping[str, Any]
-    ) -> web.StreamResponse | None:
-        """Act out a fault that comes before any content; None when it comes later or never."""
-        kind, streams = fault.kind, bool(body.get("stream"))
-        if kind is FaultKind.REFUSE or (kind is FaultKind.CLOSE_MID_STREAM and not streams):
-            return _cut(request)
-        if kind is FaultKind.HANG_BEFORE_FIRST_BYTE or (
-            kind is FaultKind.HANG_AFTER_FIRST_BYTE and not streams
-        ):
-            await self._hang(request)
-            return _cut(request)
-        if kind is FaultKind.GARBAGE and not streams:
-            return web.Response(text="<html>502 Bad Gateway</html>", content_type="text/html")
-        if kind in _HTTP_FAULTS and not (streams and _is_mid_stream(fault)):
-            status, message = _HTTP_FAULTS[kind]
-            await asyncio.sleep(self.profile.rest_s)
-            return self._error(status, message)
-        return None
-
-    async def _hang(self, request: web.Request) -> None:
-        """Say nothing until the peer has gone."""
-        deadline_s = time.monotonic() + _HANG_S
-        while not _is_gone(request) and time.monotonic() < deadline_s:  # noqa: ASYNC110 - aiohttp tells no event of it
-            await asyncio.sleep(_PEER_POLL_S)
-
-    # Answers
-
-    def _answer(self, body: Mapping[str, Any], fault: FaultSpec | None) -> _Answer:
-        tools = [] if (body.get("tool_choice") or {}).get("type") == "none" else body.get("tools")
-        blocks = reply({**body, "tools": tools}) if fault is None or fault.kind is not FaultKind.EMPTY else []
-        content, tokens, cut = self._limited(blocks, int(body["max_tokens"]))
-        calls = any(block["type"] == "tool_use" for block in content)
-        return _Answer(
-            message_id=f"msg_{next(self._ids):024d}",
-            model=str(body["model"]),
-            content=content,
-            stop_reason="max_tokens" if cut else "tool_use" if calls else "end_turn",
-            usage=self._cache.account(body, time.monotonic()),
-            output_tokens=tokens,
-        )
-
-    def _limited(self, blocks: Sequence[Block], max_tokens: int) -> tuple[list[dict[str, Any]], int, bool]:
-        """Wire content of at most `max_tokens`, its tokens, and whether it was cut."""
-        content: list[dict[str, Any]] = []
-        used = 0
-        for block in blocks:
-            pieces = _pieces(_text(block))
-            room = max_tokens - used
-            kept = [piece for piece, total in zip(pieces, _running(pieces), strict=True) if total <= room]
-            used += sum(_tokens(piece) for piece in kept)
-            if isinstance(block, TextBlock) and kept:
-                content.append({"type": "text", "text": "".join(kept)})
-            elif isinstance(block, ToolUse) and len(kept) == len(pieces):
-                tool_id = f"toolu_{next(self._ids):024d}"
-                content.append(
-                    {"type": "tool_use", "id": tool_id, "name": block.name, "input": dict(block.arguments)}
-                )
-            if len(kept) < len(pieces):
-                return content, used, True
-        return content, used, False
-
-    async def _whole(self, request: web.Request, answer: _Answer, first_s: float) -> web.StreamResponse:
-        rate = self.profile.llm_tokens_per_s
-        await _sleep_until(first_s + (answer.output_tokens / rate if rate else 0.0))
-        if _is_gone(request):
-            self.stats["abandoned"] += 1
+    async def answer(
+        self, request: web.Request, body: Mapping[str, Any], fault: FaultSpec | None, first_s: float
+    ) -> web.StreamResponse:
+        """Answer as the rule brain does."""
+        answer = self._answer(body, fault)
+        if body.get("stream"):
+            return await self.stream(request, _events(answer), fault, first_s)
         message = _message(answer) | {
             "content": answer.content,
             "stop_reason": answer.stop_reason,
             "usage": answer.usage.fields(answer.output_tokens),
         }
-        return self._json(message)
+        return await self.whole(request, message, tokens=answer.output_tokens, first_s=first_s)
 
-    async def _stream(
-        self, request: web.Request, answer: _Answer, fault: FaultSpec | None, first_s: float
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(headers=self._headers())
-        response.content_type = "text/event-stream"
-        response.charset = "utf-8"
-        await _sleep_until(first_s)
-        if _is_gone(request):
-            self.stats["abandoned"] += 1
-            return response
-        try:
-            await response.prepare(request)
-            if fault is not None and fault.kind is FaultKind.GARBAGE:
-                await response.write(b"event: content_block_delta\ndata: {<html>502 Bad Gateway\n\n")
-            else:
-                await self._send_pieces(request, response, answer, fault)
-            await response.write_eof()
-        except ConnectionError:
-            self.stats["abandoned"] += 1
-        return response
+    def _answer(self, body: Mapping[str, Any], fault: FaultSpec | None) -> _Answer:
+        tools = [] if (body.get("tool_choice") or {}).get("type") == "none" else body.get("tools")
+        blocks = reply({**body, "tools": tools}) if fault is None or fault.kind is not FaultKind.EMPTY else []
+        kept, tokens, is_cut = limited(blocks, int(body["max_tokens"]))
+        content = [self._wire(block) for block in kept]
+        calls = any(block["type"] == "tool_use" for block in content)
+        return _Answer(
+            message_id=f"msg_{next(self.ids):024d}",
+            model=str(body["model"]),
+            content=content,
+            stop_reason="max_tokens" if is_cut else "tool_use" if calls else "end_turn",
+            usage=self._cache.account(body, time.monotonic()),
+            output_tokens=tokens,
+        )
 
-    async def _send_pieces(
-        self, request: web.Request, response: web.StreamResponse, answer: _Answer, fault: FaultSpec | None
-    ) -> None:
-        trickles = fault is not None and fault.kind is FaultKind.TRICKLE
-        rate = _TRICKLE_TOKENS_PER_S if trickles else self.profile.llm_tokens_per_s
-        pieces = list(_events(answer))
-        breaks_at = len(pieces) if fault is None else _break_index(pieces, fault, rate)
-        first_s = time.monotonic()
-        tokens = 0
-        unsent = bytearray()  # events without tokens between them leave in one write
-        for index, piece in enumerate(pieces):
-            if index == breaks_at and fault is not None:
-                await response.write(bytes(unsent))
-                await self._break(request, response, fault)
-                return
-            if rate and piece.tokens and tokens:
-                await _flush(response, unsent)
-                await _sleep_until(first_s + tokens / rate)
-                if _is_gone(request):
-                    raise ConnectionResetError("the peer has gone")
-            tokens += piece.tokens
-            self.stats["tokens"] += piece.tokens
-            unsent += _sse(piece.event)
-        await _flush(response, unsent)
-
-    async def _break(self, request: web.Request, response: web.StreamResponse, fault: FaultSpec) -> None:
-        """Act out a fault in the middle of a stream."""
-        if fault.kind is FaultKind.HANG_AFTER_FIRST_BYTE:
-            await self._hang(request)
-            raise ConnectionResetError("the peer has gone")
-        if fault.kind is FaultKind.CLOSE_MID_STREAM:
-            _cut(request)
-            raise ConnectionResetError("cut on purpose")
-        status, message = _HTTP_FAULTS[fault.kind]
-        error = {"type": "error", "error": {"type": _ERROR_TYPES[status], "message": message}}
-        await response.write(_sse(error))
+    def _wire(self, block: Block) -> dict[str, Any]:
+        if isinstance(block, TextBlock):
+            return {"type": "text", "text": block.text}
+        tool_id = f"toolu_{next(self.ids):024d}"
+        return {"type": "tool_use", "id": tool_id, "name": block.name, "input": dict(block.arguments)}
 
     # Wire
 
-    def _error(self, status: int, message: str) -> web.Response:
-        headers = self._headers()
+    def error(self, status: int, message: str, code: str | None = None) -> web.Response:
+        """Return a refusal; Anthropic has no codes beside the types."""
+        headers = self.headers()
         if status == 429:
             headers["retry-after"] = "1"
         self.stats[f"status_{status}"] += 1
-        body = {
-            "type": "error",
-            "error": {"type": _ERROR_TYPES[status], "message": message},
-            "request_id": headers["request-id"],
-        }
+        body = _error_body(status, message) | {"request_id": headers["request-id"]}
         return web.Response(
             status=status, body=orjson.dumps(body), headers=headers, content_type="application/json"
         )
 
-    def _json(self, body: Mapping[str, Any]) -> web.Response:
-        return web.Response(body=orjson.dumps(body), headers=self._headers(), content_type="application/json")
+    def error_event(self, status: int, message: str) -> bytes:
+        """Return `event: error`."""
+        return _sse(_error_body(status, message))
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
+        """Return the request's id and the rate limits."""
         reset = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        headers = {"request-id": f"req_{next(self._ids):024d}"}
+        headers = {"request-id": f"req_{next(self.ids):024d}"}
         for kind, limit in (("requests", 4000), ("input-tokens", 400_000), ("output-tokens", 80_000)):
             headers[f"anthropic-ratelimit-{kind}-limit"] = str(limit)
             headers[f"anthropic-ratelimit-{kind}-remaining"] = str(limit - 1)
@@ -386,25 +218,40 @@ class AnthropicSim(VendorSim):
         return headers
 
 
+def _parsed(request: web.Request, raw: bytes, *, needs_max_tokens: bool = True) -> dict[str, Any]:
+    if not _has_key(request):
+        raise RequestError(401, "x-api-key header is required")
+    if "anthropic-version" not in request.headers:
+        raise RequestError(400, "anthropic-version: header is required")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(400, "The request body is not valid JSON") from error
+    if not isinstance(body, dict):
+        raise RequestError(400, "The request body must be an object")
+    check_request(body, needs_max_tokens=needs_max_tokens)
+    return body
+
+
 def check_request(body: Mapping[str, Any], *, needs_max_tokens: bool = True) -> None:
     """Refuse what the API refuses of what a voice agent can get wrong.
 
     Raises:
-        _RequestError: With the API's status and the beginning of its sentence.
+        RequestError: With the API's status and the beginning of its sentence.
     """
     for key in ("model", "messages", *(("max_tokens",) if needs_max_tokens else ())):
         if body.get(key) is None:
-            raise _RequestError(400, f"{key}: Field required")
+            raise RequestError(400, f"{key}: Field required")
     if not str(body["model"]).startswith("claude-"):
-        raise _RequestError(404, f"model: {body['model']}")
+        raise RequestError(404, f"model: {body['model']}")
     messages = body["messages"]
     if not isinstance(messages, list) or not messages:
-        raise _RequestError(400, "messages: at least one message is required")
+        raise RequestError(400, "messages: at least one message is required")
     if needs_max_tokens and not (isinstance(body["max_tokens"], int) and body["max_tokens"] > 0):
-        raise _RequestError(400, "max_tokens: Input should be greater than or equal to 1")
+        raise RequestError(400, "max_tokens: Input should be greater than or equal to 1")
     breakpoints = sum(control is not None for _, control in _prompt_blocks(body))
     if breakpoints > _MAX_CACHE_BREAKPOINTS:
-        raise _RequestError(
+        raise RequestError(
             400,
             f"A maximum of {_MAX_CACHE_BREAKPOINTS} blocks with cache_control may be provided. Found {breakpoints}.",
         )
@@ -415,10 +262,10 @@ def check_request(body: Mapping[str, Any], *, needs_max_tokens: bool = True) -> 
 def _check_blocks(messages: Sequence[Mapping[str, Any]]) -> None:
     for index, message in enumerate(messages):
         if message.get("role") not in ("user", "assistant"):
-            raise _RequestError(400, f"messages.{index}.role: Input should be 'user' or 'assistant'")
+            raise RequestError(400, f"messages.{index}.role: Input should be 'user' or 'assistant'")
         for block in _blocks(message):
             if block.get("type") == "text" and not str(block.get("text", "")).strip():
-                raise _RequestError(400, "messages: text content blocks must be non-empty")
+                raise RequestError(400, "messages: text content blocks must be non-empty")
 
 
 def _check_tool_pairs(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -427,21 +274,21 @@ def _check_tool_pairs(messages: Sequence[Mapping[str, Any]]) -> None:
     for index, message in enumerate(messages):
         answered = {str(b.get("tool_use_id")) for b in _blocks(message) if b.get("type") == "tool_result"}
         if answered - open_ids:
-            raise _RequestError(
+            raise RequestError(
                 400,
                 f"messages.{index}.content: unexpected `tool_use_id` found in `tool_result` blocks: "
                 f"{min(answered - open_ids)}. Each `tool_result` block must have a corresponding `tool_use` block "
                 "in the previous message.",
             )
         if open_ids - answered:
-            raise _RequestError(
+            raise RequestError(
                 400,
                 f"messages.{index - 1}: `tool_use` ids were found without `tool_result` blocks immediately after: "
                 f"{', '.join(sorted(open_ids - answered))}.",
             )
         open_ids = {str(b.get("id")) for b in _blocks(message) if b.get("type") == "tool_use"}
     if open_ids:
-        raise _RequestError(
+        raise RequestError(
             400,
             f"messages.{len(messages) - 1}: `tool_use` ids were found without `tool_result` blocks immediately "
             f"after: {', '.join(sorted(open_ids))}.",
@@ -469,69 +316,50 @@ def _prompt_blocks(body: Mapping[str, Any]) -> list[tuple[bytes, Mapping[str, An
     ]
 
 
-def _events(answer: _Answer) -> list[_Piece]:
+def _events(answer: _Answer) -> list[Piece]:
     """The events of a streamed reply, in order."""
     start = _message(answer) | {"usage": answer.usage.fields(1) | {"service_tier": "standard"}}
-    pieces = [_Piece({"type": "message_start", "message": start})]
+    pieces = [_piece({"type": "message_start", "message": start})]
     for index, block in enumerate(answer.content):
         pieces += _block_events(index, block)
         if index == 0:
-            pieces.insert(2, _Piece({"type": "ping"}))
+            pieces.insert(2, _piece({"type": "ping"}))
     delta = {"stop_reason": answer.stop_reason, "stop_sequence": None}
     usage = answer.usage.fields(answer.output_tokens)
     return [
         *pieces,
-        _Piece({"type": "message_delta", "delta": delta, "usage": usage}),
-        _Piece({"type": "message_stop"}),
+        _piece({"type": "message_delta", "delta": delta, "usage": usage}),
+        _piece({"type": "message_stop"}),
     ]
 
 
-def _block_events(index: int, block: Mapping[str, Any]) -> list[_Piece]:
+def _block_events(index: int, block: Mapping[str, Any]) -> list[Piece]:
     if block["type"] == "text":
         opening: dict[str, Any] = {"type": "text", "text": ""}
-        deltas = [
-            _Piece({"type": "text_delta", "text": text}, _tokens(text)) for text in _pieces(block["text"])
-        ]
+        deltas = [({"type": "text_delta", "text": text}, count_tokens(text)) for text in split(block["text"])]
     else:
         opening = {**block, "input": {}}
-        fragments = _pieces(orjson.dumps(block["input"]).decode())
-        deltas = [_Piece({"type": "input_json_delta", "partial_json": ""})]  # the API opens with an empty one
+        fragments = split(orjson.dumps(block["input"]).decode())
+        deltas = [({"type": "input_json_delta", "partial_json": ""}, 0)]  # the API opens with an empty one
         deltas += [
-            _Piece({"type": "input_json_delta", "partial_json": text}, _tokens(text)) for text in fragments
+            ({"type": "input_json_delta", "partial_json": text}, count_tokens(text)) for text in fragments
         ]
     return [
-        _Piece({"type": "content_block_start", "index": index, "content_block": opening}),
+        _piece({"type": "content_block_start", "index": index, "content_block": opening}),
         *(
-            _Piece({"type": "content_block_delta", "index": index, "delta": delta.event}, delta.tokens)
-            for delta in deltas
+            _piece({"type": "content_block_delta", "index": index, "delta": delta}, tokens)
+            for delta, tokens in deltas
         ),
-        _Piece({"type": "content_block_stop", "index": index}),
+        _piece({"type": "content_block_stop", "index": index}),
     ]
 
 
-def _break_index(pieces: Sequence[_Piece], fault: FaultSpec, rate: float) -> int:
-    """Before which event a fault strikes: at `after_s`, but inside even the shortest reply."""
-    if fault.kind not in (
-        FaultKind.HANG_AFTER_FIRST_BYTE,
-        FaultKind.CLOSE_MID_STREAM,
-        FaultKind.SERVER_ERROR,
-        FaultKind.OVERLOADED,
-    ):
-        return len(pieces)
-    content = [index for index, piece in enumerate(pieces) if piece.tokens]
-    if not content:
-        return len(pieces) - 1
-    tokens = 0
-    for index in content:
-        if rate and tokens / rate >= fault.after_s and index > content[0]:
-            return index
-        tokens += pieces[index].tokens
-    return content[(len(content) + 1) // 2] if len(content) > 1 else content[0] + 1
+def _piece(event: Mapping[str, Any], tokens: int = 0) -> Piece:
+    return Piece(_sse(event), tokens)
 
 
-def _is_mid_stream(fault: FaultSpec) -> bool:
-    asked = "after_s" in fault.model_fields_set and fault.after_s > 0
-    return asked and fault.kind in (FaultKind.SERVER_ERROR, FaultKind.OVERLOADED)
+def _error_body(status: int, message: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": _ERROR_TYPES[status], "message": message}}
 
 
 def _message(answer: _Answer) -> dict[str, Any]:
@@ -550,50 +378,9 @@ def _model(name: str) -> dict[str, Any]:
     return {"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"}
 
 
-def _text(block: Block) -> str:
-    return block.text if isinstance(block, TextBlock) else orjson.dumps(dict(block.arguments)).decode()
-
-
-def _pieces(text: str) -> list[str]:
-    """Words with the space in front of them: what one delta carries."""
-    return re.findall(r"\s*\S+\s*$|\s*\S+", text)
-
-
-def _tokens(piece: str) -> int:
-    """About what a tokenizer makes of a word: one token per six characters begun."""
-    return 1 + (len(piece.strip()) - 1) // 6
-
-
-def _running(pieces: Sequence[str]) -> list[int]:
-    return list(itertools.accumulate(_tokens(piece) for piece in pieces))
-
-
 def _sse(event: Mapping[str, Any]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (str(event["type"]).encode(), orjson.dumps(event))
 
 
 def _has_key(request: web.Request) -> bool:
     return bool(request.headers.get("x-api-key") or request.headers.get("authorization"))
-
-
-def _is_gone(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()
-
-
-def _cut(request: web.Request) -> web.Response:
-    """Abort the connection; the response is for aiohttp and reaches nobody."""
-    if isinstance(request.transport, asyncio.Transport):
-        request.transport.abort()
-    return web.Response()
-
-
-async def _flush(response: web.StreamResponse, unsent: bytearray) -> None:
-    if unsent:
-        await response.write(bytes(unsent))
-        unsent.clear()
-
-
-async def _sleep_until(at_s: float) -> None:
-    delay_s = at_s - time.monotonic()
-    if delay_s > 0:
-        await asyncio.sleep(delay_s)

@@ -14,7 +14,9 @@ it is given, what to say from their descriptions, their results and the system p
 - text in `<tag>…</tag>` comes from the developer, everything else a user message holds from the caller.
 
 It replays the conversation from its start on every request, so a cut, repeated or reordered message changes
-only what it touches. What it does not know it says so; it never invents a tool, an argument or a fact.
+only what it touches. Words of its own at the very end, with nothing of the caller's behind them, are a reply that
+broke off: it goes on with the next word. What it does not know it says so; it never invents a tool, an argument or
+a fact.
 """
 
 import enum
@@ -59,9 +61,10 @@ _GOODBYE = "Thanks for calling. Goodbye."
 _SEARCH = "Sure, let me look."
 _READ_BACK = "Thanks, let me read that back."
 _COMMIT = "Great, one moment."
+_AT_ONCE = "Of course."
 _FAILED = "I'm sorry, that did not work. Shall I try again?"
 _CHANGE = "Okay. What should I change?"
-_LEAD_INS = (_SEARCH, _READ_BACK, _COMMIT)
+_LEAD_INS = (_SEARCH, _READ_BACK, _COMMIT, _AT_ONCE)
 
 
 def reply(request: Mapping[str, Any]) -> list[Block]:
@@ -76,7 +79,8 @@ def reply(request: Mapping[str, Any]) -> list[Block]:
     tools = tuple(_parse_tool(json.dumps(tool)) for tool in request.get("tools") or ())
     system = _text_of(request.get("system"))
     events = list(_events(request.get("messages") or ()))
-    return _Mind(tools, _facts(system), _openers(system)).answer(events)
+    mind = _Mind(tools, _facts(system), _openers(system))
+    return _rest(mind, events) or mind.answer(events)
 
 
 class _Kind(enum.Enum):
@@ -503,6 +507,8 @@ class _Mind:
     def _lead_in(self, memory: _Memory, step: ToolUse) -> str:
         if memory.goal is not None and step.name != memory.goal.name:
             return _SEARCH
+        if memory.goal is not None and not _confirmations(memory.goal):
+            return _AT_ONCE
         return _COMMIT if memory.turn is _Turn.YES else _READ_BACK
 
     def _small_talk(self, memory: _Memory) -> str:
@@ -615,6 +621,11 @@ class _Mind:
         memory.goal, memory.read_back = None, None
 
     def _fact_for(self, text: str) -> str:
+        """Return the fact that is asked for: of a long story, by its last question."""
+        questions = [sentence for sentence in _sentences(text) if sentence.endswith("?")]
+        return (self._fact_in(questions[-1]) if questions else "") or self._fact_in(text)
+
+    def _fact_in(self, text: str) -> str:
         words = set(english.plain(text).split())
         scores = {label: _fact_score(label, words) for label in self._facts}
         best = max(scores, key=lambda label: scores[label], default=None)
@@ -823,7 +834,11 @@ def _answers(last_said: str, read_back: str) -> bool:
 
 
 def _last_sentence(text: str) -> str:
-    return re.split(r"(?<=[.!?])\s+", text.strip())[-1]
+    return _sentences(text)[-1]
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?])\s+", text.strip())
 
 
 def _confirmations(tool: _Tool) -> list[str]:
@@ -845,6 +860,20 @@ def _say(result: Mapping[str, Any], content: str) -> str:
         if isinstance(value, str | int | float)
     ]
     return f"{', '.join(spoken[:3])}.".capitalize() if spoken else content[:80]
+
+
+def _rest(mind: _Mind, events: Sequence[_Event]) -> list[Block]:
+    """What is left of the reply whose beginning is the last thing in a conversation; nothing if there is none."""
+    before, last = events[:-1], events[-1] if events else None
+    if not before or not isinstance(last, _Said) or not last.by_agent:
+        return []
+    said = last.text.split()
+    blocks = mind.answer(before)
+    words = blocks[0].text.split() if isinstance(blocks[0], TextBlock) else []
+    if words[: len(said)] != said:
+        return []
+    left = " ".join(words[len(said) :])
+    return [TextBlock(left), *blocks[1:]] if left else blocks[1:]
 
 
 def _is_lead_in(event: _Said) -> bool:
@@ -890,8 +919,8 @@ def _event(block: Mapping[str, Any], *, by_agent: bool) -> _Event | None:
     if by_agent:
         text = text.removesuffix("—").rstrip()  # the mark of words that were cut
         return _Said(text, by_agent=True) if text else None
-    if re.match(r"<([\w-]+)>.*</\1>$", text, re.DOTALL):
-        return None  # the developer's, not the caller's
+    if re.match(r"<([\w-]+)>.*</\1>$|\(.*\)$", text, re.DOTALL):
+        return None  # the developer's, not the caller's: nobody speaks in brackets
     late = _json_object(text)
     if late.get("type") == "async_tool":  # a result that came after the conversation had moved on
         return _Returned(str(late.get("tool_call_id")), str(late.get("result", "IN_PROGRESS")))

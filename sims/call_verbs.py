@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 
 import aiohttp
 
+from sims.agent_words import Phrase
 from sims.caller import MAX_MESSAGE_BYTES, MediaSocket, Network, PhoneLine
 from sims.caller_voice import tone
-from sims.carrier import Carrier, Human, Recording, new_sid
+from sims.carrier import Carrier, Human, PersonLeg, Recording, new_sid
 from sims.faults import FaultKind, FaultSpec
 from sims.mulaw import RATE_HZ, audible_range, encode
+from sims.spoken import Encoding
 from sims.twiml import (
     Connect,
     Dial,
@@ -39,11 +41,14 @@ CONNECT_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 2.0
 SAY_VOICE = "twilio-say"
 HUMAN_LINE = "Hello, this is the front desk, I have your message. How can I help?"
+MACHINE_LINE = "You have reached my voicemail. Please leave a message after the tone."
 HUMAN_STAYS_S = 30.0
 PRESSES_AFTER_S = 0.5
 MAX_LOOPS = 100
 MAX_TAKE_BYTES = 3600 * RATE_HZ
 """Longest recording, Twilio's own limit."""
+_PICKS_UP = frozenset({Human.ANSWERS, Human.DECLINES, Human.HANGS_UP, Human.MACHINE})
+_KEYS = {Human.ANSWERS: "1", Human.DECLINES: "2"}
 
 
 class CallVerbs:
@@ -72,6 +77,8 @@ class CallVerbs:
         self.line = line
         self.media: list[MediaSocket] = []
         """Every stream of the call, oldest first."""
+        self.said: list[str] = []
+        """What Twilio's own voice said to the caller."""
         self.socket_failures: Counter[str] = Counter()
         """Twilio's codes for streams that did not start or broke."""
         self._sid = call_sid
@@ -122,6 +129,7 @@ class CallVerbs:
 
     async def _render(self, verb: Say | Play) -> bytes:
         if isinstance(verb, Say):
+            self.said.append(verb.text)
             return await self._speech(verb.text)
         if verb.digits:
             return b"".join(tone(0.5 if key in "wW" else 0.2, hz=1000.0) for key in verb.digits)
@@ -129,7 +137,9 @@ class CallVerbs:
 
     async def _speech(self, text: str) -> bytes:
         speech = await self._carrier.synthesizer.speak(text, voice=SAY_VOICE, rate_hz=RATE_HZ)
-        return encode(speech.pcm)
+        sound = encode(speech.pcm)
+        self._carrier.phrases.add(Phrase(text, sound, speech.words))
+        return sound
 
     async def _play_to_end(self, sound: bytes) -> None:
         line = self.line
@@ -145,7 +155,7 @@ class CallVerbs:
         sid = new_sid("MZ")
         socket = await self._open_socket(stream, sid)
         if socket is None:
-            return Done()
+            return self._broken()
         line = self.line
         media = MediaSocket(
             socket, line, stream_sid=sid, account_sid=self._carrier.account_sid, call_sid=self._sid,
@@ -165,11 +175,17 @@ class CallVerbs:
             if timer:
                 timer.cancel()
             media.forget_buffered()
-            await media.stop()
+            # Beside the call: a server that hangs must not hold up what comes next.
+            self._carrier.spawn(media.stop(), f"end of stream {sid}")
             self._notify_stream(stream, sid, "stream-stopped")
         if socket.close_code in (None, 1006):
             self.socket_failures["31903"] += 1
+            return self._broken()
         return Done()
+
+    def _broken(self) -> Done:
+        """Return what comes of a stream that nobody ended."""
+        return Done(skips_action=not self._carrier.asks_action_of_broken())
 
     async def _open_socket(self, stream: Stream, sid: str) -> aiohttp.ClientWebSocketResponse | None:
         headers = {
@@ -200,42 +216,59 @@ class CallVerbs:
         outcome = "no-answer"
         for target in dial.targets:
             human = self._carrier.humans.get(target.number, Human.ANSWERS)
-            if human in (Human.ANSWERS, Human.DECLINES):
+            leg = PersonLeg(child_sid, self._sid, target.number, human, rang_at=self.line.position)
+            self._carrier.legs.append(leg)
+            if human in _PICKS_UP:
                 await asyncio.sleep(self._carrier.ring_s)
-                return await self._bridge(target, human, child_sid)
+                return await self._bridge(target, leg)
             outcome = human.value
         await asyncio.sleep(dial.timeout_s if outcome == "no-answer" else self._carrier.ring_s)
         return Done({"DialCallStatus": outcome, "DialCallSid": child_sid, "DialBridged": "false"})
 
-    async def _bridge(self, target: DialTarget, human: Human, child_sid: str) -> Done:
+    async def _bridge(self, target: DialTarget, leg: PersonLeg) -> Done:
         """Whisper to the human, connect the two unless refused, until one of them leaves."""
-        accepted = human is Human.ANSWERS
-        if target.url:
-            accepted = await self._whisper(target, human, child_sid)
+        leg.is_bridged = await self._whisper(target, leg) if target.url else leg.human is not Human.HANGS_UP
         answered_s = asyncio.get_running_loop().time()
-        if accepted:
+        if leg.is_bridged:
             self._carrier.stats["bridged"] += 1
-            await self._play_to_end(await self._speech(HUMAN_LINE))
-            await asyncio.sleep(HUMAN_STAYS_S)
+            await self._talk(leg)
         duration = str(round(asyncio.get_running_loop().time() - answered_s))
-        status = {"DialCallStatus": "completed", "DialCallSid": child_sid, "DialCallDuration": duration}
-        return Done(status | {"DialBridged": str(accepted).lower()})
+        status = {"DialCallStatus": "completed", "DialCallSid": leg.call_sid, "DialCallDuration": duration}
+        return Done(status | {"DialBridged": str(leg.is_bridged).lower()})
 
-    async def _whisper(self, target: DialTarget, human: Human, child_sid: str) -> bool:
-        """Run the callee leg's document; True when it ends without hanging up."""
-        leg = self._parameters() | {
-            "CallSid": child_sid, "ParentCallSid": self._sid, "To": target.number, "Called": target.number,
+    async def _talk(self, leg: PersonLeg) -> None:
+        """Let the two hear each other: the person says their line and listens, until they have had enough."""
+        tracker = self._carrier.spoken_index.tracker(Encoding.MULAW)
+
+        def hear(frame: bytes) -> None:
+            if len(leg.heard) < MAX_TAKE_BYTES:
+                leg.heard += frame
+            leg.words += [word.text for word in tracker.feed(frame)]
+
+        self.line.taps.append(hear)
+        try:
+            line = MACHINE_LINE if leg.human is Human.MACHINE else HUMAN_LINE
+            leg.said.append(line)
+            await self._play_to_end(await self._speech(line))
+            await asyncio.sleep(HUMAN_STAYS_S)
+        finally:
+            self.line.taps.remove(hear)
+
+    async def _whisper(self, target: DialTarget, leg: PersonLeg) -> bool:
+        """Run the callee leg's document; True when it ends without anybody hanging up."""
+        parameters = self._parameters() | {
+            "CallSid": leg.call_sid, "ParentCallSid": self._sid, "To": target.number, "Called": target.number,
             "CallStatus": "in-progress", "Direction": "outbound-dial",
         }  # fmt: skip
-        fetched = await self._carrier.webhooks.fetch(target.url, target.method, leg)
+        fetched = await self._carrier.webhooks.fetch(target.url, target.method, parameters)
         while fetched is not None:
-            step = await self._whisper_document(fetched, human)
+            step = await self._whisper_document(fetched, leg)
             if isinstance(step, bool):
                 return step
-            fetched = await self._carrier.webhooks.fetch(step.url, step.method, leg | dict(step.extra))
+            fetched = await self._carrier.webhooks.fetch(step.url, step.method, parameters | dict(step.extra))
         return False
 
-    async def _whisper_document(self, fetched: Fetched, human: Human) -> Fetch | bool:
+    async def _whisper_document(self, fetched: Fetched, leg: PersonLeg) -> Fetch | bool:
         """Act one document out on the callee's phone; return what to fetch next, or whether to connect."""
         script = run(fetched.document, fetched.url)
         outcome: Done | None = None
@@ -243,20 +276,29 @@ class CallVerbs:
             try:
                 effect = script.send(outcome)
             except StopIteration:
-                # A document that ends connects; one that hangs up refuses.
-                return human is Human.ANSWERS and not fetched.document.hangs_up
+                return (
+                    not fetched.document.hangs_up
+                )  # a document that ends connects; one that hangs up refuses
             if isinstance(effect, Fetch):
                 return effect
             prompts = effect.prompts if isinstance(effect, Gather) else (effect,)
             for prompt in prompts:
                 if isinstance(prompt, Say):
+                    leg.told.append(prompt.text)
                     await asyncio.sleep(len(await self._speech(prompt.text)) / RATE_HZ)
-            outcome = None
-            if isinstance(effect, Gather):
-                if human is Human.DECLINES:
-                    return False
-                await asyncio.sleep(min(PRESSES_AFTER_S, self._carrier.ring_s))
-                outcome = Done({"Digits": "1"})
+            if leg.human is Human.HANGS_UP:
+                return False
+            outcome = await self._press(effect, leg) if isinstance(effect, Gather) else None
+
+    async def _press(self, gather: Gather, leg: PersonLeg) -> Done:
+        """Press what the person presses; a machine lets the time pass."""
+        key = _KEYS.get(leg.human, "")
+        if not key:
+            await asyncio.sleep(gather.timeout_s)
+            return Done()
+        await asyncio.sleep(min(PRESSES_AFTER_S, self._carrier.ring_s))
+        leg.pressed += key
+        return Done({"Digits": key})
 
     async def _record(self, record: Record) -> Done:
         """Take a message until silence, a key, the limit or hang-up."""

@@ -24,7 +24,7 @@ from sims.echo import EchoMouth, PlayedTail
 from sims.mulaw import FRAME_SAMPLES, RATE_HZ, SILENT_FRAME, audible_range
 from sims.person import HangUp, MakeEcho, MakeNoise, Person, PressKey, Senses, Speak
 from sims.playout import PlayoutBuffer
-from sims.report import GAP_EDGE_SAMPLES, SoundKind, Span, SpanBuilder, Utterance
+from sims.report import GAP_EDGE_SAMPLES, PressedKey, SoundKind, Span, SpanBuilder, Utterance
 from sims.scenario import Echo
 from sims.wav import StereoWav
 
@@ -107,6 +107,7 @@ class PhoneLine:
         self.playout = PlayoutBuffer()
         self.utterances: list[Utterance] = []
         self.words: list[PlayedWord] = []
+        self.pressed: list[PressedKey] = []
         self.keys: asyncio.Queue[str] = asyncio.Queue(maxsize=64)
         """Keys pressed while no stream was open, for `<Gather>`."""
         self.taps: list[Callable[[bytes], None]] = []
@@ -292,6 +293,7 @@ class PhoneLine:
         self.utterances.append(Utterance(" ".join(said), start, end, SoundKind.ECHO))
 
     def _press(self, digit: str) -> None:
+        self.pressed.append(PressedKey(digit, self._frames * FRAME_SAMPLES))
         if self.sink:
             self.sink.send_key(digit)
         elif not self.keys.full():

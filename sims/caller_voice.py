@@ -11,7 +11,7 @@ import numpy as np
 
 from sims import mulaw, noises
 from sims.report import Span
-from sims.scenario import Line, Noise, text_of
+from sims.scenario import CLEAR, Line, Noise, confidence_of, text_of
 from sims.speech import Speech, SpeechSynthesizer, Word
 from sims.spoken import SpokenIndex
 
@@ -35,6 +35,8 @@ class Sound:
     words: tuple[Word, ...] = ()
     pauses: tuple[Span, ...] = ()
     """Silences that belong to what is said."""
+    confidence: float = CLEAR
+    """How sure a recogniser shall be of the words."""
 
 
 class CallerVoice:
@@ -69,7 +71,7 @@ class CallerVoice:
         sound = self._sounds.get(line)
         if sound is None:
             sound = self._sounds[line] = await self._render(line)
-            self._index.add(sound.ulaw, sound.words)
+            self._index.add(sound.ulaw, sound.words, confidence=sound.confidence)
         return sound
 
     def delay(self, sound: Sound, samples: int) -> Sound:
@@ -85,7 +87,7 @@ class CallerVoice:
             pauses=tuple(Span(pause.start + samples, pause.end + samples) for pause in sound.pauses),
         )
         if samples % mulaw.FRAME_SAMPLES:  # else its frames are the ones already known
-            self._index.add(delayed.ulaw, words)
+            self._index.add(delayed.ulaw, words, confidence=sound.confidence)
         return delayed
 
     def noise(self, noise: Noise, seed: int) -> Sound:
@@ -108,7 +110,8 @@ class CallerVoice:
             for part in line.parts
         ]
         ulaw, words, pauses = join_speech(pieces)
-        return replace(_sound(text_of(line), mulaw.pad_to_frames(ulaw), words), pauses=pauses)
+        sound = _sound(text_of(line), mulaw.pad_to_frames(ulaw), words)
+        return replace(sound, pauses=pauses, confidence=confidence_of(line))
 
     async def _speak(self, text: str) -> Speech:
         return await self._synthesizer.speak(text, voice=self._voice, rate_hz=mulaw.RATE_HZ)

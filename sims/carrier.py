@@ -49,10 +49,38 @@ class Human(enum.Enum):
     ANSWERS = "answers"
     """Takes the call and presses 1 when asked."""
     DECLINES = "declines"
-    """Takes the call, hears the whisper and puts the phone down."""
+    """Takes the call, hears the whisper and presses 2."""
+    HANGS_UP = "hangs_up"
+    """Takes the call and puts the phone down while the whisper plays."""
+    MACHINE = "machine"
+    """An answering machine: takes the call, and never presses anything."""
     BUSY = "busy"
     NO_ANSWER = "no-answer"
     FAILED = "failed"
+
+
+@dataclass
+class PersonLeg:
+    """The other phone of a `<Dial>`, as the person heard it."""
+
+    call_sid: str
+    """Of this leg."""
+    parent_sid: str
+    """Of the caller's call."""
+    number: str
+    human: Human
+    rang_at: int = 0
+    """Where in the call it began to ring, in samples: the caller hears that, and this sim is silent."""
+    told: list[str] = field(default_factory=list[str])
+    """What Twilio's voice told them before they were connected."""
+    pressed: str = ""
+    is_bridged: bool = False
+    heard: bytearray = field(default_factory=bytearray)
+    """The caller's sound while they were connected: mu-law, 8 kHz, bounded."""
+    words: list[str] = field(default_factory=list[str])
+    """What of it a scripted caller said."""
+    said: list[str] = field(default_factory=list[str])
+    """What they said to the caller."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +118,8 @@ class Carrier:
     media_faults: FaultBoard
     stats: Counter[str]
     humans: Mapping[str, Human]
+    legs: "deque[PersonLeg]"
+    """Phones that were rung by `<Dial>`, oldest first, bounded."""
     recordings: "RecordingShelf"
     spawn: Callable[[Coroutine[Any, Any, None], str], None]
     """Runs something beside the call; the sim owns the task."""
@@ -99,6 +129,9 @@ class Carrier:
     """How long a phone rings before somebody answers."""
     asks_replaced_action: bool
     """Whether a REST update still requests the `action` of the verb it replaces."""
+    asks_action_of_broken: Callable[[], bool]
+    """Whether the `action` of a `<Connect>` is requested when its stream broke off or never came about; otherwise the
+    verb behind it runs. Twilio's documents do not say."""
     has_disorder: Callable[[], bool]
     """Whether status callbacks arrive out of order and twice."""
 

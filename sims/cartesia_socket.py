@@ -313,7 +313,7 @@ class CartesiaSocket(VendorSocket):
         return True
 
     async def _begin(self, context: _Context) -> bool:
-        fault = self.sim.faults.take()
+        fault = self.sim.faults.take(context.voicing.voice)
         if fault is not None and fault.kind in CONNECT_FAULTS:
             if fault.kind is FaultKind.REFUSE:
                 raise HangUp(None)

@@ -4,7 +4,7 @@ It hears what a real one would (`live_stream`). When something is said decides t
 the wire: handshake, JSON, close codes, faults. `/v2/listen` is `flux`. It never looks at a call or a scenario.
 
 Not acted out: other encodings than linear16 and mulaw, several channels, diarization, numerals (numbers stay as the
-script spells them), redaction, keyterms, and prerecorded audio.
+script spells them), redaction, and keyterms. Whole files are `deepgram_recorded`.
 
 Source: deepgram-sdk 7.17 (`deepgram.listen.v1`), developers.deepgram.com/docs, captures of Pipecat 1.14.
 """
@@ -21,10 +21,12 @@ from typing import Any, Literal, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from sims.deepgram_recorded import UnreadableAudioError, hear_all, read_wav
+from sims.deepgram_recorded import response as recorded_response
 from sims.faults import FaultKind, FaultSpec
 from sims.flux import FluxQuery, FluxStream
 from sims.free_speech import FreeSpeech
-from sims.live_stream import Ears, LiveStream, StreamParts, StreamState
+from sims.live_stream import Ears, LiveStream, StreamParts, StreamState, leave_unanswered
 from sims.profiles import Profile
 from sims.spoken import Encoding, HeardWord, SpokenIndex
 from sims.transcript import Ended, Event, LiveTranscript, Result, Rules, SpeechStarted, UtteranceEnd
@@ -35,7 +37,6 @@ _IDLE_REASON = (
     "Deepgram did not receive audio data or a text message within the timeout window. "
     "See https://dpgr.am/net0001"
 )
-_HANG_LIMIT_S = 60.0
 _MODEL_UUID = "3b3a5a50-7a0e-4f0f-9d6f-7f1f4c8a0001"
 
 QueryT = TypeVar("QueryT", "ListenQuery", FluxQuery)
@@ -101,7 +102,7 @@ class DeepgramSim(VendorSim):
 
     name = "deepgram"
     scheme = "ws"
-    supported_faults = frozenset(FaultKind) - {FaultKind.OVERLOADED}
+    supported_faults = frozenset(FaultKind) - {FaultKind.OVERLOADED, FaultKind.SLOW_FIRST_BYTE}
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class DeepgramSim(VendorSim):
         seed: int = 0,
         api_key: str | None = None,
         free_speech: FreeSpeech | None = None,
+        also: Callable[[web.UrlDispatcher], None] | None = None,
     ) -> None:
         """Create a stopped sim.
 
@@ -121,10 +123,12 @@ class DeepgramSim(VendorSim):
             api_key: The only right key; None takes any.
             free_speech: Recogniser for what no script explains, closed with the sim; None makes one, which starts
                 its process at the first such speech.
+            also: Registers what Deepgram has on the same address: `AuraSim.add_speech`.
         """
         super().__init__(profile, seed=seed)
         self._spoken = SpokenIndex() if spoken_index is None else spoken_index
         self._api_key = api_key
+        self._also = also
         self._free_speech = free_speech or FreeSpeech()
         self._sockets: set[web.WebSocketResponse] = set()
 
@@ -132,6 +136,9 @@ class DeepgramSim(VendorSim):
         """Register both versions of the live socket."""
         router.add_get("/v1/listen", self._listen_v1)
         router.add_get("/v2/listen", self._listen_v2)
+        router.add_post("/v1/listen", self._transcribe)
+        if self._also is not None:
+            self._also(router)
 
     async def stop(self) -> None:
         """Tell every client that the server goes away, then close the port and the recogniser."""
@@ -139,6 +146,30 @@ class DeepgramSim(VendorSim):
         await asyncio.gather(*closing, return_exceptions=True)
         await self._free_speech.close()
         await super().stop()
+
+    async def _transcribe(self, request: web.Request) -> web.StreamResponse:
+        """Transcribe a whole file; the faults of a handshake are those of its answer."""
+        self.stats["files"] += 1
+        request_id = str(uuid.uuid4())
+        fault = self.faults.take()
+        if fault is not None and fault.kind in (FaultKind.REFUSE, FaultKind.HANG_BEFORE_FIRST_BYTE):
+            await leave_unanswered(request, hangs=fault.kind is not FaultKind.REFUSE)
+            return web.Response(status=503)
+        refusal = self._refusal(request, fault)
+        if refusal is not None:
+            return self._refuse(refusal, request_id)
+        body = await request.read()
+        try:
+            pcm = read_wav(body)
+        except UnreadableAudioError as error:
+            return self._refuse(_Refusal(400, "Bad Request", str(error)), request_id)
+        words = hear_all(pcm, self._spoken)
+        await asyncio.sleep(self.profile.delay(self.profile.stt_final_s, self.rng))
+        answer = recorded_response(
+            body, words, duration_s=len(pcm) / 16000, request_id=request_id,
+            model=request.query.get("model", "base-general"),
+        )  # fmt: skip
+        return web.json_response(answer, headers={"dg-request-id": request_id})
 
     async def _listen_v1(self, request: web.Request) -> web.StreamResponse:
         def read() -> ListenQuery:
@@ -166,9 +197,9 @@ class DeepgramSim(VendorSim):
     ) -> web.StreamResponse:
         self.stats["connects"] += 1
         request_id = str(uuid.uuid4())
-        fault = self.faults.take()
+        fault = self.faults.take(keyterms=request.query.getall("keyterm", []))
         if fault is not None and fault.kind in (FaultKind.REFUSE, FaultKind.HANG_BEFORE_FIRST_BYTE):
-            await _leave_unanswered(request, _HANG_LIMIT_S if fault.kind is not FaultKind.REFUSE else 0.0)
+            await leave_unanswered(request, hangs=fault.kind is not FaultKind.REFUSE)
             return web.Response(status=503)
         refusal = self._refusal(request, fault)
         if refusal is not None:
@@ -220,18 +251,10 @@ class DeepgramSim(VendorSim):
             ears=Ears(query.encoding, query.sample_rate, self._spoken, self._free_speech),
             draw_latency_s=lambda: profile.delay(profile.stt_final_s, self.rng),
             idle_limit_s=_IDLE_LIMIT_S,
+            speed=profile.stt_speed,
             fault=fault,
             stats=self.stats,
         )
-
-
-async def _leave_unanswered(request: web.Request, limit_s: float) -> None:
-    """Hold a request without an answer until the client leaves or `limit_s` passed, then cut it."""
-    deadline_s = asyncio.get_running_loop().time() + limit_s
-    while request.transport is not None and asyncio.get_running_loop().time() < deadline_s:  # noqa: ASYNC110 - no event tells that a client left
-        await asyncio.sleep(0.05)
-    if request.transport is not None:
-        request.transport.abort()
 
 
 def _credentials(headers: Mapping[str, str]) -> str:

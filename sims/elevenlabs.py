@@ -102,7 +102,7 @@ class ElevenLabsSim(VoiceVendorSim):
         return await self._serve_socket(request, SingleContextSocket)
 
     async def _serve_socket(self, request: web.Request, kind: type[TextSocket]) -> web.StreamResponse:
-        fault = self.take_connect_fault()
+        fault = self.take_connect_fault(request.match_info["voice_id"])
         if fault and fault.kind is FaultKind.REFUSE:
             return cut_connection(request)
         refusal = _http_fault(fault) or self._refuse_upgrade(request)
@@ -144,7 +144,7 @@ class ElevenLabsSim(VoiceVendorSim):
     async def _stream_http(
         self, request: web.Request, content_type: str, bodies: Callable[[Rendered], Sequence[Body]]
     ) -> web.StreamResponse:
-        fault = self.faults.take()
+        fault = self.faults.take(request.match_info["voice_id"])
         if fault and fault.kind is FaultKind.REFUSE:
             return cut_connection(request)
         asked = _http_fault(fault) or await self._read_conversion(request)

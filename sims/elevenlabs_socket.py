@@ -192,7 +192,7 @@ class TextSocket(VendorSocket):
             await self.socket.send_str(self.final_frame(context))
 
     def _take_context_fault(self) -> FaultSpec | None:
-        fault = self.sim.faults.take()
+        fault = self.sim.faults.take(self._voice)
         if fault is None or fault.kind not in CONNECT_FAULTS:
             return fault
         if fault.kind is FaultKind.REFUSE:

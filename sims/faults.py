@@ -6,7 +6,7 @@ board only counts. Which faults a vendor can act out is the vendor's `supported`
 
 import enum
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pydantic import BaseModel, NonNegativeFloat, PositiveInt
@@ -27,6 +27,8 @@ class FaultKind(enum.Enum):
     """A little content, then nothing, the connection stays open."""
     CLOSE_MID_STREAM = "close_mid_stream"
     """A little content, then the connection is cut without a goodbye."""
+    SLOW_FIRST_BYTE = "slow_first_byte"
+    """The first content comes `after_s` later than it would."""
     TRICKLE = "trickle"
     """Content at a fifth of the speed of speech, so that playing it starves."""
     GARBAGE = "garbage"
@@ -45,6 +47,16 @@ class FaultSpec(BaseModel, frozen=True, extra="forbid"):
     """Requests or sockets let through first."""
     after_s: NonNegativeFloat = 0.5
     """Where a fault happens mid-stream: content time in seconds (audio) or wall time (tokens)."""
+    after_words: int | None = None
+    """Of a recogniser: a fault mid-stream happens behind so many scripted words, in place of `after_s`."""
+    keyterm: str | None = None
+    """Of a recogniser: hits only sockets that ask for this key term. None hits every socket."""
+    voice: str | None = None
+    """Of a voice vendor: hits only what is spoken with this voice. None hits every voice."""
+    model: str | None = None
+    """Of a vendor of models: hits only what is asked of this model. None hits every model."""
+    caller: str | None = None
+    """Of the carrier: hits only requests about calls of this caller. None hits every request."""
 
 
 @dataclass
@@ -86,9 +98,27 @@ class FaultBoard:
         """Disarm everything."""
         self._armed.clear()
 
-    def take(self) -> FaultSpec | None:
-        """Return the fault that hits the request or socket now starting, if any."""
-        spec = self._take_armed()
+    def first(self, voice: str | None = None) -> FaultKind | None:
+        """Return what `take` would hit with, if anything is armed for this voice."""
+        return next((armed.spec.kind for armed in self._armed if armed.spec.voice in (None, voice)), None)
+
+    def take(
+        self,
+        voice: str | None = None,
+        *,
+        keyterms: Collection[str] = (),
+        model: str | None = None,
+        caller: str | None = None,
+    ) -> FaultSpec | None:
+        """Return the fault that hits the request or socket now starting, if any.
+
+        Args:
+            voice: What it is spoken with, if that is known.
+            keyterms: Words that a recogniser is to expect.
+            model: What is asked for an answer.
+            caller: Whose call a request is about, if it is about one.
+        """
+        spec = self._take_armed(voice, keyterms, model, caller)
         if spec is None and self.error_rate and self._rng.random() < self.error_rate:
             kinds = sorted(self.supported, key=lambda kind: kind.value)
             spec = FaultSpec(kind=self._rng.choice(kinds))
@@ -96,8 +126,14 @@ class FaultBoard:
             self.hits[spec.kind] = self.hits.get(spec.kind, 0) + 1
         return spec
 
-    def _take_armed(self) -> FaultSpec | None:
+    def _take_armed(
+        self, voice: str | None, keyterms: Collection[str], model: str | None, caller: str | None
+    ) -> FaultSpec | None:
         for armed in self._armed:
+            if armed.spec.voice not in (None, voice) or armed.spec.keyterm not in (None, *keyterms):
+                continue
+            if armed.spec.model not in (None, model) or armed.spec.caller not in (None, caller):
+                continue
             if armed.skip > 0:
                 armed.skip -= 1
                 return None

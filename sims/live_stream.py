@@ -30,7 +30,21 @@ _CLOSE_LIMIT_S = 1.0
 """How long the client's close frame is waited for."""
 _TRICKLE_LAG = 4.0
 """A fifth of real time: each second of audio adds so many seconds of delay."""
+_LOOK_AHEAD_S = 0.3
+"""Of listening that may be owed before the client has to wait: what comes in bursts is not late."""
 _GARBAGE = "<html><body>502 Bad Gateway</body></html>"
+
+_HANG_LIMIT_S = 60.0
+
+
+async def leave_unanswered(request: web.Request, *, hangs: bool) -> None:
+    """Cut a request without an answer, at once or when it has hung for a minute or the client left."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + (_HANG_LIMIT_S if hangs else 0.0)
+    while request.transport is not None and loop.time() < deadline_s:  # noqa: ASYNC110 - no event tells that a client left
+        await asyncio.sleep(0.05)
+    if request.transport is not None:
+        request.transport.abort()
 
 
 class Ears:
@@ -52,6 +66,10 @@ class Ears:
     def audio_s(self) -> float:
         """Length of the stream so far, seconds."""
         return self._taken_bytes / self._bytes_per_s
+
+    def length_s(self, size: int) -> float:
+        """Return how long audio of `size` bytes is, in seconds."""
+        return size / self._bytes_per_s
 
     @property
     def is_speaking(self) -> bool:
@@ -113,6 +131,8 @@ class StreamParts:
         idle_limit_s: Silence of the client after which `leave_idle` is called.
         fault: What shall go wrong.
         stats: The server's counters.
+        speed: Audio listened to in a second of wall time; 0 is all at once. Deepgram promises 1.25, and a client that
+            sends faster has to wait. Source: developers.deepgram.com, Recovering From Connection Errors.
     """
 
     socket: web.WebSocketResponse
@@ -122,6 +142,7 @@ class StreamParts:
     idle_limit_s: float
     fault: FaultSpec | None
     stats: Counter[str]
+    speed: float = 0.0
 
     def latency_s(self) -> float:
         """Draw a delay; a trickling stream falls further and further behind."""
@@ -148,6 +169,7 @@ class LiveStream(abc.ABC):
         self._due = transcript
         self._loop = asyncio.get_running_loop()
         self._recognitions = 0
+        self._words_heard = 0
         self._reading: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -155,6 +177,8 @@ class LiveStream(abc.ABC):
         self._idle_timer: asyncio.TimerHandle | None = None
         self.last_message_s = self._loop.time()
         """When the client last sent anything, wall time."""
+        self._listened_s = 0.0
+        """Until when what has come is listened to, wall time."""
         self._urgent: list[dict[str, Any] | str] = []
         self._goodbye: tuple[int | None, bytes] | None = None
 
@@ -206,6 +230,7 @@ class LiveStream(abc.ABC):
 
     async def _read(self) -> None:
         async for message in self._socket:
+            await self._listen(len(message.data) if message.type is WSMsgType.BINARY else 0)
             self.last_message_s = self._loop.time()
             if self.state is not StreamState.LISTENING:
                 continue
@@ -217,12 +242,28 @@ class LiveStream(abc.ABC):
                 self.obey(message.data, _json_of(message.data))
                 self.arm()
 
+    async def _listen(self, size: int) -> None:
+        """Take the time that listening takes, for audio of `size` bytes and whatever comes behind it."""
+        if not self._parts.speed:
+            return
+        now_s = self._loop.time()
+        self._listened_s = max(self._listened_s, now_s) + self.ears.length_s(size) / self._parts.speed
+        ahead_s = self._listened_s - now_s - _LOOK_AHEAD_S
+        if ahead_s > 0:
+            await asyncio.sleep(ahead_s)
+
     def _hear(self, audio: bytes) -> None:
         words = self.ears.hear(audio)
         self.hear(audio, () if self.is_wordless else words, is_speaking=self.ears.is_speaking)
-        if self.fault is not None and self.ears.audio_s >= self.fault.after_s:
+        self._words_heard += len(words)
+        if self.fault is not None and self._is_due(self.fault):
             self._act_fault(self.fault.kind)
         self.arm()
+
+    def _is_due(self, fault: FaultSpec) -> bool:
+        if fault.after_words is not None:
+            return self._words_heard >= fault.after_words
+        return self.ears.audio_s >= fault.after_s
 
     @property
     def is_wordless(self) -> bool:

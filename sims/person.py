@@ -178,7 +178,7 @@ class Person:
                 yield PressKey(digit)
                 yield from self._sleep(KEY_SAMPLES)
         elif step.noise:
-            yield from self._sound(MakeNoise(step.noise), step.noise.ms)
+            yield from self._sound(MakeNoise(step.noise))
         elif step.over:
             yield from self._over(step.over)
         elif step.hang_up:
@@ -223,9 +223,9 @@ class Person:
             line = self._rng.choice(over.backchannel)
             yield from self._sound(Speak(line, SoundKind.BACKCHANNEL, at))
         elif over.noise:
-            yield from self._sound(MakeNoise(over.noise, at), over.noise.ms)
+            yield from self._sound(MakeNoise(over.noise, at))
         elif over.echo:
-            yield from self._sound(MakeEcho(over.echo, at), over.echo.ms)
+            yield from self._sound(MakeEcho(over.echo, at))
 
     def _beginning(self, over: Over) -> Generator[Action | None, None, int]:
         """Return the position that `after_ms` counts from, once it is known."""
@@ -239,11 +239,10 @@ class Person:
         yield from self._wait(lambda: self._heard(over.once_heard), over.within_s, "the agent did not say it")
         return self._senses.now
 
-    def _sound(self, action: Speak | MakeNoise | MakeEcho, length_ms: float = 0.0) -> _Steps:
+    def _sound(self, action: Speak | MakeNoise | MakeEcho) -> _Steps:
         """Make a sound that takes nobody's turn."""
         yield action
-        limit_s = OWN_SOUND_LIMIT_S + length_ms / 1000
-        yield from self._wait(lambda: not self._senses.is_speaking, limit_s, "own sound did not end")
+        yield from self._hear_own_out()
         self._sounds.append((self._senses.own_start, self._senses.own_end))
 
     def _heard(self, wanted: str | None) -> bool:
@@ -307,9 +306,17 @@ class Person:
         self._over_onset = None
         self._sounds.clear()
         yield Speak(line, kind, at)
-        limit_s = OWN_SOUND_LIMIT_S
-        yield from self._wait(lambda: not self._senses.is_speaking, limit_s, "own speech did not end")
+        yield from self._hear_own_out()
         self._spoke_at = self._senses.now
+
+    def _hear_own_out(self) -> _Steps:
+        """Wait for the end of the caller's own sound, whose length is known only once it has begun."""
+        began = self._senses.now
+        while self._senses.is_speaking:
+            late = self._senses.now - max(began, self._senses.own_end)
+            if late >= OWN_SOUND_LIMIT_S * RATE_HZ:
+                raise _Failed(f"own sound did not end within {OWN_SOUND_LIMIT_S:g} s")
+            yield None
 
     def _agent_spoke(self) -> bool:
         """Tell whether the agent has said something since the caller's last words.

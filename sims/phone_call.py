@@ -31,6 +31,7 @@ from sims.twiml import (
     Done,
     Effect,
     Fetch,
+    Pause,
     Redirect,
     Reject,
     Script,
@@ -98,6 +99,8 @@ class PhoneCall:
         self._current: Effect | None = None
         self._problems: list[str] = []
         self._ended_by: str | None = None
+        self._rings_from_s = self._loop.time()
+        self._rang_s: float | None = None
         self._ended_at = 0
         """Position of the line at which the last script ended."""
         self._sequence = 0
@@ -147,6 +150,7 @@ class PhoneCall:
         if not self.plan.is_inbound:
             self._notify_status()
         self._set_status(CallStatus.RINGING)
+        self._rings_from_s = self._loop.time()
         if not self.plan.is_inbound:
             if await self._is_canceled_ringing():
                 self._set_status(CallStatus.CANCELED)
@@ -232,6 +236,7 @@ class PhoneCall:
         """Pick up, once: the line's clock starts."""
         if self._verbs is None:
             self._verbs = self._pick_up()
+            self._rang_s = self._loop.time() - self._rings_from_s
             self.started_at = datetime.now(UTC)
             self._set_status(CallStatus.IN_PROGRESS)
             self._verbs.line.answer()
@@ -290,6 +295,9 @@ class PhoneCall:
         if isinstance(effect, Reject) and self._line is None:
             busy = effect.reason == "busy"
             self._set_status(CallStatus.BUSY if busy else CallStatus.NO_ANSWER)
+            return None
+        if isinstance(effect, Pause) and self._line is None:  # it goes on ringing
+            await asyncio.sleep(effect.length_s)
             return None
         return await self._answer().perform(effect)
 
@@ -386,6 +394,7 @@ class PhoneCall:
             dry_runs=tuple(line.playout.dry_runs) if line else (),
             words=tuple(line.words) if line else (),
             runs=line.runs if line else (),
+            keys=tuple(line.pressed) if line else (),
         )
         measures = measure(record)
         warnings: Counter[str] = Counter(self._verbs.socket_failures if self._verbs else ())
@@ -410,7 +419,10 @@ class PhoneCall:
             clears=sum(media.stats.clears for media in streams),
             warnings=dict(warnings),
             first_warnings=tuple(text for media in streams for text in media.stats.first_warnings),
+            rang_s=None if self._rang_s is None else round(self._rang_s, 4),
+            first_sound_s=round(record.agent[0].start / RATE_HZ, 4) if record.agent else None,
             stream_started_s=None if started_at is None else round(started_at / RATE_HZ, 4),
+            carrier_said=tuple(self._verbs.said) if self._verbs else (),
             sim_lateness_s=round(line.max_lateness_s, 4) if line else 0.0,
         )
 

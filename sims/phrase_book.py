@@ -23,17 +23,18 @@ class Line:
 
 
 class PhraseBook:
-    """An append-only file of lines; small, so it is read and written in place."""
+    """An append-only file of lines, which several processes may write; small, so it is read and written in place."""
 
     def __init__(self, path: Path) -> None:
         """Open the book; its folder is made when missing."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._lines = dict.fromkeys(_read(path))
+        self._size = 0
+        self._lines: dict[Line, None] = {}
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """Return what is known, oldest first."""
+        """Return what is known by now, oldest first."""
         return tuple(self._lines)
 
     def add(self, line: Line) -> None:
@@ -46,6 +47,16 @@ class PhraseBook:
                 file.write(orjson.dumps(line) + b"\n")
         except OSError as error:
             logger.warning("sim: the phrase book cannot be written: {}", error)
+
+    def catch_up(self) -> tuple[Line, ...]:
+        """Return the lines on file that were not known, oldest first: those of earlier runs, then those of others."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size == self._size:
+            return ()
+        self._size = size
+        new = tuple(dict.fromkeys(line for line in _read(self._path) if line not in self._lines))
+        self._lines.update(dict.fromkeys(new))
+        return new
 
 
 def _read(path: Path) -> list[Line]:

@@ -27,6 +27,8 @@ class Profile:
     """Audio produced per second of wall clock after the first message; 0 means all at once."""
     rest_s: float
     """Time a REST request takes."""
+    stt_speed: float = 0.0
+    """Audio that a recogniser listens to in a second; 0 means all at once."""
     tail_sigma: float = 0.0
     """Sigma of a log-normal factor of median 1 applied to each delay; 0 is exact."""
     error_rate: float = 0.0
@@ -43,7 +45,9 @@ PROFILES = {
     p.name: p
     for p in (
         Profile("instant", 0.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0),
-        Profile("realistic", 0.15, 0.25, 0.30, 80.0, 0.15, 4.0, 0.03),
-        Profile("bad-day", 0.25, 0.5, 0.60, 40.0, 0.30, 2.0, 0.15, tail_sigma=0.6, error_rate=0.05),
+        Profile("realistic", 0.15, 0.25, 0.30, 80.0, 0.15, 4.0, 0.03, stt_speed=1.25),
+        Profile(
+            "bad-day", 0.25, 0.5, 0.60, 40.0, 0.30, 2.0, 0.15, stt_speed=1.25, tail_sigma=0.6, error_rate=0.05
+        ),
     )
 }

@@ -21,6 +21,10 @@ Pure functions over sample positions (8 kHz, 0 = call answered). Every figure th
   get the same phrase for an answer: from its first word, after theirs, it is not resumed. Pauses that belong
   to what the agent says break no phrase off. Where its words are unknown every silence above 60 ms counts, and
   whatever is audible again.
+- *taken over*: a text breaks off, and the next one that is heard is the rest of it, word for word: another voice says
+  it. Its words count as those of the first text; *join* is the longest silence from the last word of the one to the
+  first of the other.
+- *key*: one on the keypad. It has no length; *stop* is the key to the last sample of the phrase it was pressed over.
 - *resumed word*: the one word that was cut off, or ended less than 60 ms before, when a silence of more than 60 ms
   began that a sound of the caller's explains (as for *over*), if the agent goes on with that very word. It counts as
   repeated no more; any other word heard twice does.
@@ -111,6 +115,14 @@ class SpanBuilder:
 
 
 @dataclass(frozen=True)
+class PressedKey:
+    """A key of the keypad, and where it was pressed."""
+
+    digit: str
+    at: int
+
+
+@dataclass(frozen=True)
 class CallRecord:
     """All positions of one call that are measured."""
 
@@ -121,6 +133,7 @@ class CallRecord:
     dry_runs: tuple[DryRun, ...] = ()
     words: tuple[PlayedWord, ...] = ()
     runs: tuple[PlayedRun, ...] = ()
+    keys: tuple[PressedKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,12 +194,31 @@ class Over:
 
 
 @dataclass(frozen=True)
+class Key:
+    """A key that was pressed; seconds since the call was answered, or a duration."""
+
+    digit: str
+    at_s: float
+    over_agent: bool
+    stop_s: float | None
+    """Until the phrase it was pressed over had ended; None where the agent was silent."""
+
+
+@dataclass(frozen=True)
 class Gap:
     """The phone ran dry; `inside` an utterance or between two."""
 
     at_s: float
     length_s: float
     inside: bool
+
+
+@dataclass(frozen=True)
+class Join:
+    """One voice took over from another within a text."""
+
+    at_s: float
+    silence_s: float
 
 
 @dataclass(frozen=True)
@@ -213,6 +245,10 @@ class Measures:
     overs: tuple[Over, ...] = ()
     resumed_words: int = 0
     """Words that a pause for the caller's sake had cut, heard again when the agent went on."""
+    joins: tuple[Join, ...] = ()
+    keys: tuple[Key, ...] = ()
+    agent_audible_s: tuple[tuple[float, float], ...] = ()
+    """Start and end of every span."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +276,13 @@ class CallReport:
     warnings: dict[str, int] = field(default_factory=dict[str, int])
     """Twilio's debugger codes and how often they came."""
     first_warnings: tuple[str, ...] = ()
+    rang_s: float | None = None
+    """From the first ring until it was answered."""
     stream_started_s: float | None = None
+    first_sound_s: float | None = None
+    """The first thing that the caller heard, whoever said it."""
+    carrier_said: tuple[str, ...] = ()
+    """What Twilio's own voice began to say to the caller."""
     sim_lateness_s: float = 0.0
     """How late the sim's own 20 ms schedule was at worst: figures below that are not the server's doing."""
 
@@ -259,7 +301,7 @@ def measure(record: CallRecord) -> Measures:
     spoken = [utterance for utterance in record.utterances if utterance.is_turn]
     turns = tuple(_turn(number, record, phrases, spoken) for number in range(len(spoken)))
     gaps = tuple(find_gaps(record))
-    faults = count_faulty_words(record.words, record.utterances, record.runs)
+    faults = count_faulty_words(record.words, record.utterances, record.runs, record.keys)
     return Measures(
         duration_s=_s(record.ended_at),
         greeting_s=greeting_s(record),
@@ -279,6 +321,9 @@ def measure(record: CallRecord) -> Measures:
             if sound.kind is not SoundKind.SPEECH or _is_noise(sound)
         ),
         resumed_words=faults.resumed,
+        joins=tuple(find_joins(record)),
+        keys=tuple(_key(key, phrases) for key in record.keys),
+        agent_audible_s=tuple((_s(span.start), _s(span.end)) for span in record.agent),
     )
 
 
@@ -319,34 +364,60 @@ class WordFaults:
 
 
 def count_faulty_words(
-    words: Sequence[PlayedWord], sounds: Sequence[Utterance], runs: Sequence[PlayedRun] = ()
+    words: Sequence[PlayedWord],
+    sounds: Sequence[Utterance],
+    runs: Sequence[PlayedRun] = (),
+    keys: Sequence[PressedKey] = (),
 ) -> WordFaults:
     """Count the words that were skipped or heard twice, within sayings of one rendered text.
 
-    Words missing where the caller spoke over them were interrupted, not lost. A text that starts at its first word
-    again is said again on purpose, unless a sound that is no turn had made the agent break it off. A word heard again
-    because a pause for the caller's sake had cut it is resumed: one a pause, only with the `runs` that show the cut.
+    Words missing where the caller spoke over them, or pressed a key, were interrupted, not lost. A text that starts at
+    its first word again is said again on purpose, unless a sound that is no turn had made the agent break it off. A
+    word heard again because a pause for the caller's sake had cut it is resumed: one a pause, only with the `runs`
+    that show the cut.
 
     Args:
         words: As heard, in order.
         sounds: Of the caller; turns interrupt, any of them explains a pause.
         runs: Stretches played without a break.
+        keys: That the caller pressed.
     """
+    breaks = [Span(said.start, said.end) for said in sounds if said.is_turn]
+    breaks += [Span(key.at, key.at + 1) for key in keys]
     lost = repeated = resumed = 0
     for before, after in pairwise(words):
         is_same = before.phrase == after.phrase
         step = after.index - before.index
+        if (rest := taken_over_at(before, after)) is not None:
+            repeated += max(before.index + 1 - rest, 0)
+            lost += max(rest - before.index - 1, 0) + after.index
+            continue
         cut = _find_cut(before, after, sounds, runs) if is_same and step <= 0 else None
         if is_same and (after.index > 0 or cut):
             is_resumed = cut is not None and cut.end <= before.end + GAP_EDGE_SAMPLES
             resumed += is_resumed
             repeated += max(1 - step - is_resumed, 0)
             lost += max(step - 1, 0)
-        elif not any(
-            said.is_turn and said.start < after.start and said.end > before.start for said in sounds
-        ):
+        elif not any(span.start < after.start and span.end > before.start for span in breaks):
             lost += before.count - 1 - before.index + after.index
     return WordFaults(lost, repeated, resumed)
+
+
+def taken_over_at(before: PlayedWord, after: PlayedWord) -> int | None:
+    """Return the word of its text from which on another text says the rest; None if that is another matter."""
+    whole, rest = before.phrase.split(), after.phrase.split()
+    at = len(whole) - len(rest)
+    return at if at > 0 and whole[at:] == rest else None
+
+
+def find_joins(record: CallRecord) -> Iterable[Join]:
+    """Yield where one voice took over from another."""
+    for before, after in pairwise(record.words):
+        if taken_over_at(before, after) is None:
+            continue
+        heard = [span for span in record.agent if span.end > before.start and span.start < after.end]
+        silences = [later.start - earlier.end for earlier, later in pairwise(heard)]
+        yield Join(_s(after.start), _s(max(silences, default=0)))
 
 
 def _find_cut(
@@ -515,6 +586,12 @@ def _noise(noise: Utterance, phrases: Sequence[Span]) -> NoiseHeard:
     return NoiseHeard(
         _s(noise.start), over_agent=True, stop_s=_s(over.end - noise.start) if stopped else None
     )
+
+
+def _key(key: PressedKey, phrases: Sequence[Span]) -> Key:
+    over = _phrase_at(phrases, key.at)
+    stop_s = None if over is None else _s(over.end - key.at)
+    return Key(key.digit, _s(key.at), over_agent=over is not None, stop_s=stop_s)
 
 
 def _phrase_at(phrases: Sequence[Span], position: int) -> Span | None:

@@ -31,6 +31,8 @@ SCENARIO_DIR = Path(__file__).parent / "scenarios"
 
 LONGEST_BURST_MS = 5000.0
 """Of a noise that does not go on and on."""
+CLEAR = 0.97
+"""How sure a recogniser is of what is spoken clearly, 0..1."""
 
 
 class ScenarioError(Exception):
@@ -79,6 +81,8 @@ class PausedLine(_Part):
     """
 
     parts: tuple[Piece, ...] = Field(min_length=1)
+    confidence: float = Field(default=CLEAR, ge=0.0, le=1.0)
+    """How sure a recogniser shall be of its words: low is mumbled, or a bad line."""
 
     @model_validator(mode="after")
     def _take_turns(self) -> "PausedLine":
@@ -112,6 +116,11 @@ Lines = Annotated[tuple[Line, ...], BeforeValidator(_as_tuple), Field(min_length
 def text_of(line: Line) -> str:
     """Return the words of a line."""
     return line if isinstance(line, str) else line.text
+
+
+def confidence_of(line: Line) -> float:
+    """Return how sure a recogniser shall be of a line's words, 0..1."""
+    return CLEAR if isinstance(line, str) else line.confidence
 
 
 class Heard(enum.Enum):
@@ -172,7 +181,7 @@ class Say(_Part):
     """Speak; by default when the agent has answered the last thing said and is silent."""
 
     text: Lines
-    """In YAML also `parts`, for one line with pauses."""
+    """In YAML also `parts`, for one line with pauses, and its `confidence`."""
     at_once: bool = False
     within_s: PositiveFloat = 15.0
     quiet_s: PositiveFloat = 0.45
@@ -184,9 +193,8 @@ class Say(_Part):
             return value
         if "text" in value:
             raise ValueError("what is said is either text or parts")
-        return {name: of for name, of in value.items() if name != "parts"} | {
-            "text": {"parts": value["parts"]}
-        }
+        line = {name: value[name] for name in ("parts", "confidence") if name in value}
+        return {name: of for name, of in value.items() if name not in line} | {"text": line}
 
 
 class Interrupt(_Part):

@@ -9,7 +9,7 @@ Source: twilio.com/docs/voice/api/call-resource and the pages of the other resou
 import asyncio
 import base64
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,8 +26,19 @@ from pydantic import BaseModel, Field, ValidationError
 from sims.agent_words import Phrase, PhraseIndex
 from sims.caller import Network
 from sims.caller_voice import Synthesizer
-from sims.carrier import ENDED, CallPlan, CallStatus, Carrier, Human, Recording, RecordingShelf, new_sid
+from sims.carrier import (
+    ENDED,
+    CallPlan,
+    CallStatus,
+    Carrier,
+    Human,
+    PersonLeg,
+    Recording,
+    RecordingShelf,
+    new_sid,
+)
 from sims.faults import FaultBoard, FaultKind, FaultSpec
+from sims.mulaw import RATE_HZ
 from sims.phone_call import PhoneCall
 from sims.profiles import Profile
 from sims.report import CallReport
@@ -43,6 +54,7 @@ SCENARIO_NUMBER_PREFIX = "+15550100"
 """With two digits: the scenario of that index in the sorted list."""
 DEFAULT_SCENARIO = "booking"
 MAX_CALLS_KEPT = 1000
+MAX_LEGS_KEPT = 200
 MAX_WAIT_S = 300.0
 RING_S = 1.0
 
@@ -113,6 +125,7 @@ class TwilioSim(VendorSim):
         new_phrases: Callable[[], Iterable[Phrase]] = tuple,
         scenarios: Mapping[str, Scenario] | None = None,
         asks_replaced_action: bool = True,
+        asks_action_of_broken: bool = True,
         seed: int = 0,
     ) -> None:
         """Create a stopped sim.
@@ -126,6 +139,8 @@ class TwilioSim(VendorSim):
             scenarios: By name; default the shipped ones.
             asks_replaced_action: Whether a REST update still requests the `action` of the verb it replaces, as Twilio
                 documents for `<Dial>`; for `<Connect>` nothing is written, so test both.
+            asks_action_of_broken: Whether a stream that broke off, or never came about, has the `action` of its
+                `<Connect>` requested; if not, the verb behind it runs. Nothing is written, so test both.
             seed: Seed of every random choice; account and token depend on it.
         """
         super().__init__(profile, seed=seed)
@@ -136,6 +151,8 @@ class TwilioSim(VendorSim):
         self.media_faults = FaultBoard({FaultKind.CLOSE_MID_STREAM, FaultKind.GARBAGE}, seed=seed)
         self.humans: dict[str, Human] = {}
         """What people rung by `<Dial>` do, by number; others answer."""
+        self.legs: deque[PersonLeg] = deque(maxlen=MAX_LEGS_KEPT)
+        """Their phones and what was heard there, oldest first."""
         self.numbers = [PhoneNumber("PN" + f"{secrets.getrandbits(128):032x}", NUMBER)]
         self.messages: list[dict[str, str]] = []
         """Texts sent, newest last, bounded."""
@@ -148,6 +165,8 @@ class TwilioSim(VendorSim):
         self._carrier: Carrier | None = None
         self._seed = seed
         self._asks_replaced_action = asks_replaced_action
+        self.asks_action_of_broken = asks_action_of_broken
+        """As the argument says; may be changed while the sim runs."""
 
     # --- In process
 
@@ -166,14 +185,20 @@ class TwilioSim(VendorSim):
             self.media_faults,
             self.stats,
             self.humans,
+            self.legs,
             self._recordings,
             self._spawn,
             lambda: self.base_url,
             RING_S if self.profile.rest_s else 0.0,
             self._asks_replaced_action,
+            lambda: self.asks_action_of_broken,
             lambda: self.profile.error_rate > 0,
         )
         await super().start(port)
+
+    def fault_hits(self) -> Counter[FaultKind]:
+        """Return how often each kind of fault has hit, media sockets included."""
+        return super().fault_hits() + Counter(self.media_faults.hits)
 
     async def stop(self) -> None:
         """End every call, close every connection and the port."""
@@ -270,6 +295,7 @@ class TwilioSim(VendorSim):
         router.add_get("/sim/calls/{sid}", self._sim_get_call)
         router.add_get("/sim/scenarios", self._sim_scenarios)
         router.add_post("/sim/humans", self._sim_humans)
+        router.add_get("/sim/legs", self._sim_legs)
         router.add_post("/sim/media-faults", self._sim_media_fault)
         router.add_delete("/sim/media-faults", self._sim_clear_media_faults)
         router.add_get("/sim/messages", self._sim_messages)
@@ -283,7 +309,8 @@ class TwilioSim(VendorSim):
             self.stats["rest"] += 1
             try:
                 await asyncio.sleep(self.profile.delay(self.profile.rest_s, self.rng))
-                fault = self.faults.take()
+                call = self._calls.get(request.match_info.get("sid", ""))
+                fault = self.faults.take(caller=None if call is None else call.plan.caller)
                 if fault:
                     return await self._act_out_fault(fault, request)
                 self._check_account(request)
@@ -610,6 +637,9 @@ class TwilioSim(VendorSim):
             return _json({"error": str(error)}, status=422)
         return _json({"humans": {number: human.value for number, human in self.humans.items()}})
 
+    async def _sim_legs(self, _: web.Request) -> web.Response:
+        return _json({"legs": [_leg_view(leg) for leg in self.legs]})
+
     async def _sim_media_fault(self, request: web.Request) -> web.Response:
         try:
             self.media_faults.arm(FaultSpec.model_validate_json(await request.read()))
@@ -623,6 +653,21 @@ class TwilioSim(VendorSim):
 
     async def _sim_messages(self, _: web.Request) -> web.Response:
         return _json({"messages": self.messages})
+
+
+def _leg_view(leg: PersonLeg) -> dict[str, object]:
+    return {
+        "call_sid": leg.call_sid,
+        "parent_call_sid": leg.parent_sid,
+        "number": leg.number,
+        "human": leg.human.value,
+        "told": leg.told,
+        "pressed": leg.pressed,
+        "bridged": leg.is_bridged,
+        "heard_s": round(len(leg.heard) / RATE_HZ, 2),
+        "words": leg.words,
+        "said": leg.said,
+    }
 
 
 async def _wait_until(event: asyncio.Event, limit_s: float) -> None:

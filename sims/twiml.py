@@ -166,6 +166,8 @@ class Done:
     """What came of a verb, as parameters for its `action`; `digits` empty where nothing was pressed."""
 
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+    skips_action: bool = False
+    """Whether the verb behind runs, and not the `action`."""
 
 
 Effect = Fetch | Say | Play | Pause | Reject | Connect | Dial | Record | Gather
@@ -261,7 +263,7 @@ def _run_document(document: Document) -> Generator[Effect, Document | Done | Non
                 yield verb
             case Connect() | Dial():
                 done = yield verb
-                if verb.action:
+                if verb.action and not (isinstance(done, Done) and done.skips_action):
                     return Fetch(verb.action, verb.method, _parameters(done))
             case Record():
                 done = yield verb

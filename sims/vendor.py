@@ -56,6 +56,10 @@ class VendorSim(abc.ABC):
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Register the vendor's own routes."""
 
+    def fault_hits(self) -> Counter[FaultKind]:
+        """Return how often each kind of fault has hit."""
+        return Counter(self.faults.hits)
+
     async def start(self, port: int = 0) -> None:
         """Serve on 127.0.0.1; port 0 picks a free one."""
         app = web.Application(client_max_size=32 * 2**20)
@@ -85,7 +89,7 @@ class VendorSim(abc.ABC):
         await self.stop()
 
     async def _get_stats(self, _: web.Request) -> web.Response:
-        hits = {kind.value: count for kind, count in self.faults.hits.items()}
+        hits = {kind.value: count for kind, count in self.fault_hits().items()}
         return web.json_response({"stats": dict(self.stats), "faults": hits})
 
     async def _post_fault(self, request: web.Request) -> web.Response:

@@ -146,12 +146,9 @@ class VoiceVendorSim(VendorSim):
             made[key] = make()
         return made[key]
 
-    def take_connect_fault(self) -> FaultSpec | None:
+    def take_connect_fault(self, voice: str | None = None) -> FaultSpec | None:
         """Return the fault that hits an upgrade; those that need audio wait for the first context."""
-        armed = self.faults._armed
-        if armed and armed[0].spec.kind in CONNECT_FAULTS:
-            return self.faults.take()
-        return None
+        return self.faults.take(voice) if self.faults.first(voice) in CONNECT_FAULTS else None
 
     async def _post_quota(self, request: web.Request) -> web.Response:
         characters = (await request.json()).get("characters")
@@ -273,6 +270,8 @@ class AudioStream:
             return
         profile = self._vendor.profile
         ready_s = text_at_s + profile.delay(profile.tts_first_audio_s, self._vendor.rng)
+        if self._fault and self._kind is FaultKind.SLOW_FIRST_BYTE and not self.audio_s:
+            ready_s += self._fault.after_s
         # A text that waited behind another was prepared meanwhile.
         start_s = max(ready_s, self._free_s)
         speed = TRICKLE_SPEED if self._kind is FaultKind.TRICKLE else profile.tts_speed

@@ -9,6 +9,8 @@ looked up: every worker that shares the secret can verify it, and it says what t
 caller's number. That it is used once is each worker's own memory, and across workers a marker file per token in a run
 directory that they share. `max_calls` is per worker; a worker that claims another's reservation holds that call on
 top, so it may exceed its share by what the others reserved, and the other lets go at its next `expire`.
+
+What a process carries besides is measured elsewhere and asked of a `Meter` (see `telephony.capacity`).
 """
 
 import base64
@@ -18,11 +20,15 @@ import hmac
 import os
 import secrets
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from loguru import logger
+
+from telephony.capacity import Load, VendorPlan, shortage
 
 TOKEN_LIFETIME_S: Final = 60.0
 """From the voice webhook's answer to the media socket's `start`; Twilio needs about one second."""
@@ -45,10 +51,16 @@ class AdmissionVerdict(enum.StrEnum):
     REPEATED = "repeated"
     """The same webhook again: the same admission again."""
     FULL = "full"
+    BEHIND = "behind"
+    BACKLOG = "backlog"
+    VENDOR_LIMIT = "vendor_limit"
+    """These four: see `Shortage`."""
     DRAINING = "draining"
     UNKNOWN_NUMBER = "unknown_number"
     DUPLICATE = "duplicate"
     """The call's media is connected already."""
+    READMITTED = "readmitted"
+    """A call that was cut gets another line."""
 
 
 class ClaimVerdict(enum.StrEnum):
@@ -121,6 +133,34 @@ class MediaToken:
     nonce: str
     caller: str = ""
     """The number that calls, empty when it is not known."""
+
+
+class Meter(Protocol):
+    """Measures what a process carries."""
+
+    @property
+    def plans(self) -> Mapping[str, tuple[VendorPlan, ...]]:
+        """Agent to the plans of its vendors, as for `shortage`."""
+        ...
+
+    def load(self, agent: str, calls: Mapping[str, int]) -> Load:
+        """Return what there is besides calls.
+
+        Args:
+            agent: Whose call asks to come in.
+            calls: Agent to the calls it has, reserved and live.
+        """
+        ...
+
+
+class NoMeter:
+    """Knows nothing but the number of calls."""
+
+    plans: Mapping[str, tuple[VendorPlan, ...]] = MappingProxyType({})
+
+    def load(self, agent: str, calls: Mapping[str, int]) -> Load:
+        """See `Meter`."""
+        return Load(calls)
 
 
 class ClaimLedger(Protocol):
@@ -234,6 +274,7 @@ class Admission:
     (none) --reserve--> RESERVED --claim--> LIVE --release--> (none)
     RESERVED --release | expire--> (none), its token is dead
     (none) --claim of another worker's token--> LIVE
+    LIVE --claim of a `readmit` token--> LIVE, on another line
 
     Every `now_s` is Unix time, since tokens are read by other processes.
     """
@@ -244,6 +285,7 @@ class Admission:
         max_calls: int,
         secret: bytes,
         ledger: ClaimLedger | None = None,
+        meter: Meter | None = None,
         token_lifetime_s: float = TOKEN_LIFETIME_S,
     ) -> None:
         """Create an admission without calls.
@@ -252,6 +294,7 @@ class Admission:
             max_calls: Reserved and live calls at the same time, >= 1.
             secret: Signs tokens, the same in every worker; see `derive_secret`.
             ledger: Where used tokens are remembered; None: in this worker's memory.
+            meter: Measures whether the worker can take a call that the number allows; None: the number decides.
             token_lifetime_s: How long a reservation waits for its media socket, >= 1.
 
         Raises:
@@ -268,11 +311,13 @@ class Admission:
         self.claims: Counter[ClaimVerdict] = Counter()
         """Answers to `claim`."""
         self._max_calls = max_calls
+        self._meter = meter or NoMeter()
         self._secret = secret
         self._ledger = ledger or MemoryClaimLedger()
         self._token_lifetime_s = token_lifetime_s
         self._reserved: dict[str, _Reservation] = {}
-        self._live: set[str] = set()
+        self._live: dict[str, str] = {}
+        """Call to its agent."""
         self._is_draining = False
 
     @property
@@ -318,29 +363,40 @@ class Admission:
             reason = refusal or AdmissionVerdict.UNKNOWN_NUMBER
             self.admissions[reason] += 1
             return Refused(reason)
-        expires_at_s, nonce = int(now_s + self._token_lifetime_s), secrets.token_urlsafe(16)
-        token = MediaToken(call_sid, agent, expires_at_s, nonce, _carried(caller))
-        text = sign_token(token, self._secret)
+        token, text = self._new_token(call_sid, agent, now_s, caller)
         self._reserved[call_sid] = _Reservation(token, text)
         self.admissions[AdmissionVerdict.ADMITTED] += 1
         return Admitted(text, token.expires_at_s, is_repeated=reservation is not None)
 
-    def claim(self, text: str | None, call_sid: str, now_s: float) -> Claim:
+    def readmit(self, call_sid: str, agent: str, now_s: float, *, caller: str = "") -> str:
+        """Return a token for one more line of a call that was let in before.
+
+        It needs no room and nothing is reserved: whichever worker gets its media socket holds the call, also one that
+        is full or draining.
+
+        Raises:
+            ValueError: If `call_sid` or `agent` cannot stand in a token.
+        """
+        self.admissions[AdmissionVerdict.READMITTED] += 1
+        return self._new_token(call_sid, agent, now_s, caller)[1]
+
+    def claim(self, text: str | None, call_sid: str, now_s: float, *, is_resumed: bool = False) -> Claim:
         """Answer a media socket's `start`. An admitted call is never refused for want of room.
 
         Args:
             text: The token as it came in `customParameters`, or None.
             call_sid: The call that `start` names.
             now_s: Unix time.
+            is_resumed: Whether it is one more line of a call: the one before is dead, even if we have not noticed.
         """
-        token, verdict = self._judge(text, call_sid, now_s)
+        token, verdict = self._judge(text, call_sid, now_s, is_resumed=is_resumed)
         self.claims[verdict] += 1
         if token is None or verdict is not ClaimVerdict.ACCEPTED:
             return Claim(verdict)
         reservation = self._reserved.pop(call_sid, None)
         if reservation is not None and reservation.token != token:  # the webhook went to two workers
             self._ledger.claim(reservation.token)
-        self._live.add(call_sid)
+        self._live[call_sid] = token.agent
         return Claim(verdict, token.agent, token.caller, is_reserved_here=reservation is not None)
 
     def release(self, call_sid: str) -> bool:
@@ -349,7 +405,7 @@ class Admission:
         Returns:
             Whether the call was reserved here and another worker has used its token: it goes on there.
         """
-        self._live.discard(call_sid)
+        self._live.pop(call_sid, None)
         reservation = self._reserved.pop(call_sid, None)
         return reservation is not None and not self._ledger.claim(reservation.token)
 
@@ -377,10 +433,23 @@ class Admission:
             return AdmissionVerdict.DRAINING
         if agent is None:
             return AdmissionVerdict.UNKNOWN_NUMBER
-        awaited = sum(now_s < reservation.token.expires_at_s for reservation in self._reserved.values())
-        return AdmissionVerdict.FULL if len(self._live) + awaited >= self._max_calls else None
+        load = self._meter.load(agent, self._calls(now_s))
+        lacking = shortage(agent, load, max_calls=self._max_calls, plans=self._meter.plans)
+        return None if lacking is None else AdmissionVerdict(lacking.value)
 
-    def _judge(self, text: str | None, call_sid: str, now_s: float) -> tuple[MediaToken | None, ClaimVerdict]:
+    def _calls(self, now_s: float) -> Counter[str]:
+        """Return agent to its calls, live and awaited."""
+        awaited = (one.token for one in self._reserved.values() if now_s < one.token.expires_at_s)
+        return Counter(self._live.values()) + Counter(token.agent for token in awaited)
+
+    def _new_token(self, call_sid: str, agent: str, now_s: float, caller: str) -> tuple[MediaToken, str]:
+        expires_at_s, nonce = int(now_s + self._token_lifetime_s), secrets.token_urlsafe(16)
+        token = MediaToken(call_sid, agent, expires_at_s, nonce, _carried(caller))
+        return token, sign_token(token, self._secret)
+
+    def _judge(
+        self, text: str | None, call_sid: str, now_s: float, *, is_resumed: bool
+    ) -> tuple[MediaToken | None, ClaimVerdict]:
         """Judge a token, and use it up if it is good."""
         token = verify_token(text, self._secret)
         if isinstance(token, ClaimVerdict):
@@ -389,7 +458,7 @@ class Admission:
             return None, ClaimVerdict.EXPIRED
         if token.call_sid != call_sid:
             return None, ClaimVerdict.WRONG_CALL
-        if call_sid in self._live and not self._ledger.is_claimed(token):
+        if call_sid in self._live and not is_resumed and not self._ledger.is_claimed(token):
             return None, ClaimVerdict.DUPLICATE
         if not self._ledger.claim(token):
             return None, ClaimVerdict.REUSED

@@ -68,6 +68,8 @@ class PhoneLine:
         self.stream = MediaStream()
         """The protocol's state, with its counters of faults."""
         self._state = _State.OPEN
+        self.said_goodbye = False
+        """Whether the stream was stopped: the caller hung up, or the call runs another document."""
         self._read_until_s: float | None = None
         """Set once the line is mute."""
         self._reading: asyncio.Timeout | None = None
@@ -100,6 +102,7 @@ class PhoneLine:
         """
         async for event in self._events():
             if isinstance(event, StopEvent):
+                self.said_goodbye = True
                 return
             if isinstance(event, MediaEvent | DtmfEvent | MarkEvent):
                 yield event
@@ -149,7 +152,7 @@ class PhoneLine:
             LineClosedError: If the line is mute and the peer's time to leave is over.
         """
         until_s = self._read_until_s
-        # Asked for here too: a message that has come already is returned however late it is.
+        # The timeout below ends a wait and nothing else: what a talkative peer has sent already is there without one.
         if until_s is None or asyncio.get_running_loop().time() < until_s:
             try:
                 async with asyncio.timeout_at(until_s) as self._reading:

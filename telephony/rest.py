@@ -21,6 +21,7 @@ Source: Twilio, Call resource, IncomingPhoneNumber resource, Accounts; error cod
 import asyncio
 import enum
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -308,6 +309,17 @@ class TwilioRest:
                 return None
             raise
         return _read(CallResource, answer)
+
+    async def fetch_recording(self, recording_sid: str) -> bytes:
+        """Fetch a recording: a WAV file. It can be there a little later than it is told of: then the answer is 404.
+
+        Raises:
+            ValueError: If that is no recording's SID.
+            TwilioRestError: If it could not be had.
+        """
+        if re.fullmatch(r"RE[0-9a-fA-F]{32}", recording_sid) is None:
+            raise ValueError(f"a recording's SID is RE and 32 hexadecimal digits, got {recording_sid[:40]!r}")
+        return await self._request("GET", f"/Recordings/{recording_sid}.wav", _Replay.ALWAYS)
 
     async def fetch_account(self) -> Account:
         """Look the account up: the cheapest proof that the credentials are right.

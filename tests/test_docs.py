@@ -9,15 +9,16 @@ import pytest
 import typer.main
 import yaml
 
-from bot.agent import AgentConfig
+from bot.agent import AgentConfig, read_agent
 from bot.cli import app
+from bot.fallback import fallback_document
 from bot.settings import load_settings, setting_names
 from bot.timeline import CallTimeline
 from docs.timeline import draw
 from processors.turn_record import TurnRecord
 from sims.profiles import PROFILES
 from sims.scenario import load_scenarios
-from sims.twiml import Record, Say, parse
+from sims.twiml import Dial, Record, Say, parse
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -94,7 +95,7 @@ def test_fields_of_an_agent_named_exist() -> None:
     for field in AgentConfig.model_fields.values():
         known |= set(getattr(field.annotation, "model_fields", {}))
     named = {"numbers", "name", "greeting", "timezone", "hours"}
-    named |= {"handoff", "stall_after_s", "stall_lines", "max_cost_usd"}
+    named |= {"humans", "stall_after_s", "max_cost_usd"}
     named |= set(
         re.findall(
             r"\| `(?:\w+\.)?(\w+)[`:]", README.partition("In `agent.yaml`:")[2].partition("and in `flow")[0]
@@ -106,8 +107,10 @@ def test_fields_of_an_agent_named_exist() -> None:
 
 
 def test_the_fallback_is_a_document_that_the_carrier_runs() -> None:
-    [document] = re.findall(r"```xml\n(.*?)```", README, re.DOTALL)
-    assert [type(verb) for verb in parse(document.encode()).verbs] == [Say, Record]
+    assert "firstring doctor --fallback" in README
+    document = fallback_document(read_agent(ROOT / "flows" / "reception").config)
+    first = re.sub(r"{{#RecordingUrl}}.*?{{/RecordingUrl}}|{{[\^/]RecordingUrl}}", "", document)
+    assert [type(verb) for verb in parse(first.encode()).verbs] == [Dial, Say, Record]
 
 
 def test_the_workflow_of_continuous_integration_is_the_one_described() -> None:

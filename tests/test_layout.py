@@ -12,7 +12,7 @@ import pytest
 from bot.settings import load_settings, setting_names
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("bot", "processors", "flows", "telephony", "integrations")
+PRODUCT = ("bot", "processors", "flows", "telephony", "integrations", "store")
 PACKAGES = (*PRODUCT, "sims", "bench")
 
 WITHOUT_TWIN = {
@@ -20,6 +20,7 @@ WITHOUT_TWIN = {
     "sims/__main__.py": "the command line around SimWorld; started for real by tests of bot/sim_process.py's users",
     "sims/scenarios": "data",
     "processors/frames.py": "data that others' tests pass around",
+    "store/errors.py": "one exception, which the tests of every store raise",
     "integrations/messages.py": "a Protocol and its rows; one suite per book tests them",
 }
 """Modules (or folders) that have no test module of their own, and why."""
@@ -142,6 +143,14 @@ def test_each_folder_of_the_product_is_watched_by_every_tool() -> None:
             named += contract.get("forbidden_modules", [])
             assert any(folder in entry.split(" | ") for entry in named)
         assert f"!{folder}" in (ROOT / ".dockerignore").read_text().split()
+
+
+def test_the_container_has_the_python_locked_for_and_is_reached_whatever_env_says() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    [version] = re.findall(r"--python-version (\S+)", (ROOT / "Makefile").read_text())
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {f"python:{version}-slim"}
+    after_env_file = dockerfile.partition("--env-file .env ")[2].partition("\n\n")[0]
+    assert "-e HOST=0.0.0.0 " in after_env_file, ".env.example says 127.0.0.1, which is the container's own"
 
 
 def test_the_env_example_names_every_setting_and_its_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,3 +37,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
         return self._jumping.now_s
+
+    def stall(self, seconds: float) -> None:
+        """Let time pass in which nothing runs, as in a process that is held up."""
+        self._jumping.now_s += seconds

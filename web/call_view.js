@@ -10,6 +10,7 @@ import {
   axisMs,
   cutAfterMs,
   durationText,
+  fillersOf,
   STAGES,
   stagesOf,
   summaryOf,
@@ -245,6 +246,10 @@ function turnFoot(turn) {
     const attributes = { class: ok ? "tag" : "tag tag-problem", "data-testid": "tool" };
     return element("span", attributes, words.filter(Boolean).join(" "));
   });
+  for (const { text, startMs } of fillersOf(turn)) {
+    const words = `“${text}” after ${durationText(startMs)}`;
+    chips.push(element("span", { class: "tag", "data-testid": "filler" }, words));
+  }
   const cut = cutAfterMs(turn);
   if (cut !== null || turn.cut) {
     const words = cut === null ? "— cut off" : `— caller cut in after ${durationText(cut)}`;

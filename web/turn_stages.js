@@ -79,6 +79,15 @@ export function toolsOf(turn) {
     }));
 }
 
+/** Lines that bridged the wait, with when the caller heard each on the turn's own axis. */
+export function fillersOf(turn) {
+  const start = waitStart(turn);
+  if (start === null || !Array.isArray(turn.fillers)) return [];
+  return turn.fillers
+    .filter((filler) => isTime(filler.start))
+    .map((filler) => ({ text: String(filler.text ?? ""), startMs: (filler.start - start) * 1000 }));
+}
+
 /** How long the agent had been audible when the caller cut in, in milliseconds, or null. */
 export function cutAfterMs(turn) {
   if (!isTime(turn.interrupted_at) || !isTime(turn.heard)) return null;
@@ -95,9 +104,11 @@ export function turnInWords(turn) {
     return `${tool} ${length}${ok ? "" : ", failed"}`;
   });
   const cut = cutAfterMs(turn);
+  const fillers = fillersOf(turn).map(({ text, startMs }) => `“${text}” after ${durationText(startMs)}`);
   return [
     `${name}: ${wait === null ? "nothing was heard" : `heard after ${durationText(wait)}`}`,
     parts.length > 0 ? `: ${parts.join(", ")}` : "",
+    fillers.length > 0 ? `. Meanwhile ${fillers.join(", ")}` : "",
     tools.length > 0 ? `. Tools: ${tools.join(", ")}` : "",
     cut === null ? "" : `. Cut off after ${durationText(cut)}`,
     ".",

@@ -1,4 +1,4 @@
-"""The front desk's tools: look for times, book one, take a message, end the call.
+"""The front desk's tools: look for times, book one, take a message, put through to a person, end the call.
 
 `flow.yaml` names these functions; their docstrings are what the model reads. Each answers within its
 time limit with JSON that holds a `status` and a `say`, the sentence to speak. They decide, not the model,
@@ -6,17 +6,21 @@ what may be booked: only a time that was offered in this call, and only after th
 read back and the caller has spoken since.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import re
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
 from loguru import logger
 from pipecat.flows import NO_RESPONSE, TRANSITION_IN_YAML, FlowManager
 from pipecat.flows.types import flows_tool_options
+from pydantic import TypeAdapter
 
-from flows.business import Business
+from flows.business import Business, PersonAnswer
 from flows.heard import day_from_words, phone_from_text
 from flows.spoken import say_datetime, say_day, say_phone, say_time
 from integrations.calendar import (
@@ -28,10 +32,12 @@ from integrations.calendar import (
     SlotRefusedError,
     SlotTakenError,
 )
-from integrations.messages import CallerMessage, MessageBookUnavailableError
+from integrations.messages import CallerMessage, MessageBookUnavailableError, Noted
 
 TOOL_LIMIT_S = 2.0
-"""Longest run of a tool; the stores behind them answer or give up sooner."""
+"""Longest run of a tool."""
+_BOOK_LIMIT_S = TOOL_LIMIT_S - 0.3
+"""For the appointment book, however often it is asked in a tool: the tool says then that it cannot be reached."""
 
 SERVICES = {
     service.name: service
@@ -69,6 +75,9 @@ class Desk:
     read_back: ReadBack | None = None
 
 
+_DESK = TypeAdapter(Desk)
+
+
 @flows_tool_options(cancel_on_interruption=True, timeout_secs=TOOL_LIMIT_S)
 async def find_slots(
     flow_manager: FlowManager, service: str, day: str, part_of_day: str = "any"
@@ -89,13 +98,17 @@ async def find_slots(
     wanted = SERVICES.get(service.strip().lower())
     if wanted is None:
         return _answer("unclear", "Is it for a cleaning, a checkup, a filling, or an emergency?")
+    _capture(flow_manager, service=wanted.name)
     today = business.local_now().date()
     first_day, last_day, problem = _days_to_search(day, today)
     if problem is not None:
         return _answer("unclear", problem)
+    if first_day == last_day:
+        _capture(flow_manager, day=say_day(first_day))
     part = _part_of_day(part_of_day)
     try:
-        slots, opening = await _search(business, wanted, first_day, last_day, part)
+        async with _in_time():
+            slots, opening = await _search(business, wanted, first_day, last_day, part)
     except CalendarUnavailableError as error:
         logger.warning("find_slots: {}", error)
         return _answer("unavailable", _CANNOT_REACH_BOOK)
@@ -130,13 +143,19 @@ async def book_appointment(
     who, problem = _caller(business, name, phone)
     if who is None:
         return _answer("unclear", problem)
+    _capture(
+        flow_manager, name=who[0], phone=say_phone(who[1]), service=slot.service.name, time=_say_slot(slot)
+    )
     details = ("book", _slot_id(slot), slot.service.name, *who)
     if not _is_confirmed(flow_manager, desk, details, confirmed):
         say = f"{_say_visit(slot)}, for {who[0]}, at {say_phone(who[1])}. Shall I book it?"
         return _answer("needs_confirmation", say)
-    return await _book(
+    result = await _book(
         business, desk, BookingRequest(slot, *who, key=f"{business.call_sid}:{_slot_id(slot)}")
     )
+    if result[0]["status"] == "booked":
+        _capture(flow_manager, booked=_say_visit(slot))
+    return result
 
 
 @flows_tool_options(cancel_on_interruption=False, timeout_secs=TOOL_LIMIT_S)
@@ -145,8 +164,8 @@ async def take_message(
 ) -> ToolResult:
     """Take, leave or pass on a message for the team.
 
-    Use it for a call back, a person to speak to, a prescription, a bill, a refund, or to cancel, move,
-    change or reschedule an existing appointment. The first call, with confirmed false, leaves nothing and returns
+    Use it for a call back, a prescription, a bill, a refund, or to cancel, move, change or reschedule an
+    existing appointment. The first call, with confirmed false, leaves nothing and returns
     the read-back to say.
 
     Args:
@@ -163,11 +182,37 @@ async def take_message(
     who, problem = _caller(business, name, phone)
     if who is None:
         return _answer("unclear", problem)
+    _capture(flow_manager, name=who[0], phone=say_phone(who[1]), message=text)
     details = ("message", text, *who)
     if not _is_confirmed(flow_manager, desk, details, confirmed):
         say = f"A message from {who[0]}, at {say_phone(who[1])}: {text.rstrip('.!?')}. Is that right?"
         return _answer("needs_confirmation", say)
     return await _leave(business, text, *who)
+
+
+@flows_tool_options(cancel_on_interruption=False, timeout_secs=TOOL_LIMIT_S)
+async def transfer_to_person(flow_manager: FlowManager, about: str = "", name: str = "") -> ToolResult:
+    """Transfer or connect the caller to a person: a real human, an operator, a representative.
+
+    Use it at once for a caller who wants to speak or talk to someone. Tell it about and name as far as they are known,
+    and say nothing behind it: the caller is told what happens.
+
+    Args:
+        about: What they want to talk about, in their own words, as far as they have said it.
+        name: Their name, if they have said it.
+    """
+    tidy = _tidy_name(name)
+    if _is_name(tidy):
+        _capture(flow_manager, name=tidy)
+    answer = _business(flow_manager).request_person(" ".join(about.split())[:_MAX_MESSAGE_CHARS])
+    if answer is PersonAnswer.NOBODY:
+        return _answer(
+            "unavailable", "I can't put you through right now. Shall I take a message for the team?"
+        )
+    if answer is PersonAnswer.ELSEWHERE:
+        return {"status": answer.value}, NO_RESPONSE
+    say = "I'm putting you through." if answer is PersonAnswer.PUT_THROUGH else "Nobody is here at this hour."
+    return {"status": answer.value, "say": say}, NO_RESPONSE
 
 
 @flows_tool_options(cancel_on_interruption=True, timeout_secs=TOOL_LIMIT_S)
@@ -190,6 +235,20 @@ _CANNOT_REACH_BOOK = (
     "I can't reach our appointment book right now. May I take a message, so that we call you back?"
 )
 _CANNOT_REACH_MESSAGES = "I'm sorry, I can't write that down right now. Please call us again a little later."
+
+
+@contextlib.asynccontextmanager
+async def _in_time() -> AsyncGenerator[None]:
+    """Let the appointment book be asked in a block, for as long as a tool has.
+
+    Raises:
+        CalendarUnavailableError: If the block takes longer.
+    """
+    try:
+        async with asyncio.timeout(_BOOK_LIMIT_S):
+            yield
+    except TimeoutError as error:
+        raise CalendarUnavailableError(f"no answer within {_BOOK_LIMIT_S} s") from error
 
 
 async def _search(
@@ -217,10 +276,12 @@ async def _search(
 
 async def _book(business: Business, desk: Desk, request: BookingRequest) -> ToolResult:
     try:
-        booking = await business.calendar.book(request)
-    except (SlotTakenError, SlotRefusedError) as error:
-        logger.info("book_appointment: {}", error)
-        return await _offer_another(business, desk, request.slot)
+        async with _in_time():
+            try:
+                booking = await business.calendar.book(request)
+            except (SlotTakenError, SlotRefusedError) as error:
+                logger.info("book_appointment: {}", error)
+                return await _offer_another(business, desk, request.slot)
     except CalendarUnavailableError as error:
         logger.warning("book_appointment: {}", error)
         return _answer("unavailable", _CANNOT_REACH_BOOK)
@@ -253,11 +314,12 @@ async def _leave(business: Business, text: str, name: str, phone: str) -> ToolRe
         received_at=business.local_now(),
     )
     try:
-        await business.messages.leave(message)
+        noted = await business.messages.leave(message)
     except MessageBookUnavailableError as error:
         logger.warning("take_message: {}", error)
         return _answer("unavailable", _CANNOT_REACH_MESSAGES)
-    return _answer("noted", "I've passed that on, and the team will call you back. Is there anything else?")
+    done = "passed that on" if noted is Noted.IN_THE_BOOK else "written that down"
+    return _answer("noted", f"I've {done}, and the team will call you back. Is there anything else?")
 
 
 def _is_confirmed(flow_manager: FlowManager, desk: Desk, details: tuple[str, ...], confirmed: object) -> bool:
@@ -279,14 +341,27 @@ def _is_confirmed(flow_manager: FlowManager, desk: Desk, details: tuple[str, ...
 
 def _caller(business: Business, name: str, phone: str) -> tuple[tuple[str, str] | None, str]:
     """The caller's name and E.164 number, or the sentence that asks for what is wrong."""
-    tidy = " ".join(name.split()).strip(" .,")[:80]
-    if not re.search(r"[^\W\d_]{2}", tidy):
+    tidy = _tidy_name(name)
+    if not _is_name(tidy):
         return None, "May I have your name, please?"
     same = re.fullmatch(r"(the )?same( number)?", phone.strip().lower()) is not None
     number = phone_from_text(business.caller_number if same else phone, business.region, business.language)
     if number is None:
         return None, "Could you give me the phone number again, with the area code?"
     return (tidy, number), ""
+
+
+def _tidy_name(name: str) -> str:
+    return " ".join(name.split()).strip(" .,")[:80]
+
+
+def _is_name(tidy: str) -> bool:
+    return re.search(r"[^\W\d_]{2}", tidy) is not None
+
+
+def _capture(flow_manager: FlowManager, **known: str) -> None:
+    """Note what is known of the caller and their wish: a person who takes over is told."""
+    flow_manager.state.setdefault("captured", {}).update(known)
 
 
 def _days_to_search(text: str, today: date) -> tuple[date, date, str | None]:
@@ -355,4 +430,12 @@ def _business(flow_manager: FlowManager) -> Business:
 
 
 def _desk(flow_manager: FlowManager) -> Desk:
-    return flow_manager.state.setdefault("desk", Desk())
+    """Return what happened at the desk; behind a cut line it is there as JSON, in times of any zone."""
+    desk = flow_manager.state.get("desk")
+    if not isinstance(desk, Desk):
+        zone = _business(flow_manager).timezone
+        desk = flow_manager.state["desk"] = _DESK.validate_python(desk or {})
+        desk.offered = {
+            key: replace(slot, start=slot.start.astimezone(zone)) for key, slot in desk.offered.items()
+        }
+    return desk

@@ -196,7 +196,9 @@ def test_the_page_names_what_went_wrong_with_its_seed() -> None:
         wrong={Bot.OURS: faults(ours), Bot.PLAIN: faults(PLAIN)},
         seeds={"t01": 77},
         how="How.",
+        special=["| call | expected |", "|---|---|"],
     )
+    assert "\n## Special calls\n\n| call | expected |\n" in page
     assert "- t01 (seed 77) at 6.0 s: cough stopped the agent" in page
     assert "plain Pipecat: 45 faults." in page
     assert "| firstring_speculations | 3 |" in page

@@ -13,7 +13,7 @@ services:
   llm: [anthropic]
   tts:
     - elevenlabs
-    - {name: cartesia, text_aggregation: token}
+    - {name: cartesia, concurrency: 5}
 voices: {elevenlabs: voice-1, cartesia: voice-2}
 greeting: "Northside Dental, how can I help?"
 listening:

@@ -1,4 +1,3 @@
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -7,6 +6,7 @@ from bot.agent import load_agents, read_agent
 from bot.errors import AgentFilesError
 from bot.services import Layer
 from bot.settings import Vendor
+from processors.model_tiers import Tier
 from tests.bot.agent_files import AGENT, write_agent
 
 
@@ -23,11 +23,10 @@ def test_a_right_file_is_read_whole(tmp_path: Path) -> None:
     assert agent.vendors == {Vendor.DEEPGRAM, Vendor.ANTHROPIC, Vendor.ELEVENLABS, Vendor.CARTESIA}
     first, second = agent.config.services.of(Layer.TTS)
     assert (first.name, dict(first.options)) == ("elevenlabs", {})
-    assert (second.name, dict(second.options)) == ("cartesia", {"text_aggregation": "token"})
+    assert (second.name, dict(second.options)) == ("cartesia", {"concurrency": 5})
     assert agent.config.listening.max_pause_ms == 500
     assert agent.config.listening.min_speech_ms == 200, "what is not written has its default"
     assert agent.config.zone.key == "America/Chicago"
-    assert len(agent.config.opening_hours.on(date(2026, 11, 23))) == 2
 
 
 def test_the_shipped_agent_is_right() -> None:
@@ -61,14 +60,29 @@ def test_the_shipped_agent_is_right() -> None:
             "agent.yaml:7: services.stt[0]: unknown stt vendor 'deepgrm'; did you mean deepgram?",
         ),
         ("[deepgram]", "[deepgram, deepgram]", "agent.yaml:7: services.stt[1]: deepgram is named twice"),
-        ("[deepgram]", "[]", "agent.yaml:7: services.stt: Tuple should have at least 1 item"),
         (
-            "text_aggregation: token",
-            "text_aggregation: words",
-            "agent.yaml:11: services.tts[1].text_aggregation: Input",
+            "[anthropic]",
+            "[anthropic, openai, anthropic]",
+            "agent.yaml:8: services.llm[2]: anthropic is named twice",
         ),
         (
+            "[deepgram]",
+            "[deepgram, flux]",
+            "agent.yaml:7: services.stt[1]: flux ends turns itself and cannot stand in: name it first",
+        ),
+        ("[deepgram]", "[]", "agent.yaml:7: services.stt: Tuple should have at least 1 item"),
+        (
+            "concurrency: 5",
+            "concurrency: 0",
+            "agent.yaml:11: services.tts[1].concurrency: Input should be greater",
+        ),
+        (
+            "concurrency: 5",
             "text_aggregation: token",
+            "agent.yaml:11: services.tts[1].text_aggregation: is the first voice's to say, which is elevenlabs's",
+        ),
+        (
+            "concurrency: 5",
             "sped: 1.1",
             "agent.yaml:11: services.tts[1].sped: unknown option of cartesia",
         ),
@@ -103,6 +117,96 @@ def test_each_fault_has_its_line(tmp_path: Path, old: str, new: str, fault: str)
     found = faults_of(tmp_path / "reception", AGENT.replace(old, new))
     assert len(found) == 1, found
     assert found[0].startswith(fault)
+
+
+MODELS_AT = "voices: {elevenlabs"
+
+
+@pytest.mark.parametrize(
+    ("models", "fault"),
+    [
+        (
+            "  anthropc: {strong: m}",
+            "agent.yaml:13: models.anthropc: unknown llm vendor; did you mean anthropic?",
+        ),
+        (
+            "  anthropic: {storng: m}",
+            "agent.yaml:13: models.anthropic.storng: unknown key; did you mean strong?",
+        ),
+        ("  anthropic: {strong: []}", "agent.yaml:13: models.anthropic.strong: Value should have at least 1"),
+        (
+            "  anthropic: {strong: {max_tokens: 9}}",
+            "agent.yaml:13: models.anthropic.strong.model: is missing",
+        ),
+        (
+            "  anthropic:\n    strong:\n      - m\n      - m",
+            "agent.yaml:16: models.anthropic.strong[1]: m is named twice",
+        ),
+        (
+            "  anthropic:\n    light: {model: m, max_tokns: 9}",
+            "agent.yaml:14: models.anthropic.light.max_tokns: unknown option of anthropic; did you mean",
+        ),
+        (
+            "  anthropic:\n    strong: [{model: m, concurrency: 2}]",
+            "agent.yaml:14: models.anthropic.strong[0].concurrency: is of the vendor's plan: it stands at",
+        ),
+    ],
+)
+def test_each_fault_of_a_tier_has_its_line(tmp_path: Path, models: str, fault: str) -> None:
+    found = faults_of(tmp_path / "reception", AGENT.replace(MODELS_AT, f"models:\n{models}\n{MODELS_AT}"))
+    assert len(found) == 1, found
+    assert found[0].startswith(fault)
+
+
+def test_models_beside_a_model_of_the_vendors_own_have_no_effect(tmp_path: Path) -> None:
+    text = AGENT.replace("[anthropic]", "[{name: anthropic, model: m}]")
+    text = text.replace(MODELS_AT, f"models: {{anthropic: {{strong: n}}}}\n{MODELS_AT}")
+    [found] = faults_of(tmp_path / "reception", text)
+    assert found.startswith("agent.yaml:12: models.anthropic: has no effect: services.llm names the model of")
+
+
+@pytest.mark.parametrize(
+    ("llm", "models", "light", "strong"),
+    [
+        ("[anthropic]", "{}", ["anthropic"], ["anthropic"]),
+        ("[anthropic]", "{anthropic: {strong: s}}", ["anthropic"], ["anthropic s"]),
+        ("[anthropic]", "{anthropic: {light: l}}", ["anthropic l"], ["anthropic l"]),
+        (
+            "[anthropic, openai]",
+            "{anthropic: {light: l, strong: [s, t]}, groq: {strong: unused}}",
+            ["anthropic l", "openai"],
+            ["anthropic s", "anthropic t", "openai"],
+        ),
+        (
+            "[anthropic, {name: anthropic, model: m}, openai]",
+            "{anthropic: {strong: s}, openai: {light: a, strong: b}}",
+            ["anthropic", "anthropic m", "openai a"],
+            ["anthropic s", "anthropic m", "openai b"],
+        ),
+    ],
+)
+def test_each_tier_has_its_models_in_the_order_of_the_vendors(
+    tmp_path: Path, llm: str, models: str, light: list[str], strong: list[str]
+) -> None:
+    text = AGENT.replace("[anthropic]", llm).replace(MODELS_AT, f"models: {models}\n{MODELS_AT}")
+    config = read_agent(write_agent(tmp_path / "reception", agent=text)).config
+    found = [
+        [" ".join((name, *filter(None, [options.get("model")]))) for name, options in config.models_of(tier)]
+        for tier in Tier
+    ]
+    assert found == [light, strong]
+
+
+def test_a_models_own_options_go_before_its_vendors(tmp_path: Path) -> None:
+    text = AGENT.replace("[anthropic]", "[{name: anthropic, max_tokens: 100, temperature: 0.2}]")
+    text = text.replace(
+        MODELS_AT, f"models: {{anthropic: {{strong: {{model: s, max_tokens: 300}}}}}}\n{MODELS_AT}"
+    )
+    config = read_agent(write_agent(tmp_path / "reception", agent=text)).config
+    assert config.models_of(Tier.LIGHT) == (("anthropic", {"max_tokens": 100, "temperature": 0.2}),)
+    assert config.models_of(Tier.STRONG) == (
+        ("anthropic", {"max_tokens": 300, "temperature": 0.2, "model": "s"}),
+    )
 
 
 def test_all_faults_come_at_once_in_reading_order(tmp_path: Path) -> None:

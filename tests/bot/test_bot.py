@@ -74,7 +74,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[SimWorld]:
     async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
         for name, value in world.env().items():
             monkeypatch.setenv(name, value)
-        for vendor in ("DEEPGRAM", "ANTHROPIC", "ELEVENLABS", "CARTESIA"):
+        for vendor in ("DEEPGRAM", "ASSEMBLYAI", "ANTHROPIC", "ELEVENLABS", "CARTESIA"):
             monkeypatch.setenv(f"{vendor}_API_KEY", "sim")
         yield world
 
@@ -179,7 +179,7 @@ async def test_every_missing_key_is_named_at_once(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SettingsError) as refused:
         await bot(_socket_arguments())
     assert [fault.partition(":")[0] for fault in refused.value.faults] == [
-        f"{vendor}_API_KEY" for vendor in ("DEEPGRAM", "ANTHROPIC", "ELEVENLABS", "CARTESIA")
+        f"{vendor}_API_KEY" for vendor in ("DEEPGRAM", "ASSEMBLYAI", "ANTHROPIC", "ELEVENLABS", "CARTESIA")
     ], "the telephone is the runner's"
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from bot.call import CallTimes, Channel, EndReason
+from bot.call import Channel
 from bot.call_files import call_timeline, write_call_files
+from bot.call_life import CallTimes, EndReason
+from bot.line_files import LineFiles
 from bot.timeline import read_timeline
 from processors.turn_record import TurnLedger
 
@@ -37,6 +39,7 @@ def ended_call(folder: Path | None) -> Any:
         duration_s=2.0,
         turns=turns,
         end_reason=EndReason.CALLER_HUNG_UP,
+        files=LineFiles(folder, part=1, rate_hz=8000),
     )
 
 

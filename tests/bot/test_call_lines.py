@@ -11,7 +11,7 @@ from loguru import logger
 from pipecat.frames.frames import OutputAudioRawFrame
 from pipecat.utils.base_object import BaseObject
 
-from bot.call import EndReason
+from bot.call_life import EndReason
 from bot.call_lines import TrackLine, hold_phone_line
 from telephony.media import MediaEvent
 
@@ -57,6 +57,7 @@ class PhoneOfATest:
         self.is_over = asyncio.Event()
         self.error: Exception | None = None
         self.closings = 0
+        self.said_goodbye = True
 
     async def events(self) -> AsyncIterator[MediaEvent]:
         yield MediaEvent(b"\xff" * 160, 0)
@@ -117,6 +118,15 @@ async def test_a_phone_that_hangs_up_ends_the_call(call: Any, phone: Any) -> Non
     phone.is_over.set()
     await holding
     assert (call.reasons, phone.closings) == ([EndReason.CALLER_HUNG_UP], 1)
+
+
+async def test_a_phone_line_that_breaks_off_is_no_hang_up(call: Any, phone: Any) -> None:
+    holding = asyncio.create_task(hold_phone_line(call, phone))
+    await asyncio.sleep(1)
+    phone.said_goodbye = False
+    phone.is_over.set()
+    await holding
+    assert (call.reasons, phone.closings) == ([EndReason.LINE_LOST], 1)
 
 
 async def test_a_call_that_ends_closes_its_phone_line(call: Any, phone: Any) -> None:

@@ -140,6 +140,18 @@ def test_serve_hands_the_sims_to_the_server(monkeypatch: pytest.MonkeyPatch, sim
     assert "cartesia" not in result.output
 
 
+def test_doctor_prints_what_answers_when_this_machine_does_not(tmp_path: Path) -> None:
+    write_agent(tmp_path / "flows" / "reception")
+    result = run("doctor", "--fallback")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("<?xml")
+    assert "<Record" in result.stdout
+    write_agent(tmp_path / "flows" / "salon", agent=AGENT.replace("+18506872085", "+18506872099"))
+    result = run("doctor", "--fallback")
+    assert result.stdout.count("<?xml") == 2
+    assert "salon" in result.stderr
+
+
 def test_doctor_fails_when_a_check_fails(sims: list[str]) -> None:
     result = run("doctor")
     assert result.exit_code == 1
@@ -165,14 +177,17 @@ def test_call_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, sims: list[
 
 
 def test_warm_ends_with_what_it_reports(monkeypatch: pytest.MonkeyPatch, sims: list[str]) -> None:
-    async def warm_all(settings: Settings) -> int:
+    async def warm_now(settings: Settings) -> int:
         return 3 if settings.twilio.account_sid == SID else 4
 
-    module(monkeypatch, "bot.warm", warm_all=warm_all)
+    module(monkeypatch, "bot.warm", warm_now=warm_now)
     assert run("warm").exit_code == 3
 
 
-def test_bench_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("command", "module_name"), [("bench", "bench"), ("chaos", "bench.chaos")])
+def test_measurements_get_every_option(
+    monkeypatch: pytest.MonkeyPatch, command: str, module_name: str
+) -> None:
     commands: list[list[str]] = []
 
     def call(command: list[str]) -> int:
@@ -180,11 +195,12 @@ def test_bench_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
         return 7
 
     monkeypatch.setattr("bot.cli.subprocess", SimpleNamespace(call=call))
-    assert run("bench", "--calls", "3", "--profile", "realistic").exit_code == 7
-    assert commands == [[sys.executable, "-m", "bench", "--calls", "3", "--profile", "realistic"]]
+    assert run(command, "--calls", "3", "--profile", "realistic").exit_code == 7
+    assert commands == [[sys.executable, "-m", module_name, "--calls", "3", "--profile", "realistic"]]
 
 
 def test_the_telephone_is_always_needed(tmp_path: Path) -> None:
     agent = read_agent(write_agent(tmp_path / "reception"))
     assert needed_vendors([]) == [Vendor.TWILIO]
-    assert needed_vendors([agent]) == list(Vendor)
+    unnamed = {Vendor.ASSEMBLYAI, Vendor.OPENAI, Vendor.GROQ, Vendor.FIREWORKS, Vendor.TOGETHER}
+    assert needed_vendors([agent]) == [vendor for vendor in Vendor if vendor not in unnamed]

@@ -7,10 +7,12 @@ import pytest
 from aiohttp import web
 
 from bot.agent import read_agent
-from bot.doctor import Finding, Verdict, clock_finding, examine, number_findings
+from bot.doctor import Finding, Verdict, clock_finding, examine, number_findings, redis_finding
 from bot.settings import Settings, Vendor, VendorSource, load_settings
+from store.redis_link import RedisProbe
 from telephony.rest import PhoneNumber
-from tests.bot.agent_files import write_agent
+from tests.bot.agent_files import AGENT, write_agent
+from tests.fakes.redis_process import redis_process
 
 pytestmark = pytest.mark.real_time
 
@@ -29,15 +31,18 @@ MESSAGE = {
     "stop_sequence": None,
     "usage": {"input_tokens": 1, "output_tokens": 1},
 }
+CHAT = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
 
 
 class Town:
     """Every vendor on one port; `status` turns single ones bad."""
 
     def __init__(self) -> None:
+        self.begins: dict[str, object] = {"type": "Begin"}
         self.status: dict[str, int] = {}
         self.asked: list[str] = []
         self.audio = b"\0" * 160
+        self.bodies: dict[str, Any] = {}
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -59,9 +64,14 @@ class Town:
         return load_settings(
             _env_file=None,
             deepgram={"api_key": "k", "base_url": ws},
+            assemblyai={"api_key": "k", "base_url": ws},
             elevenlabs={"api_key": "k", "base_url": ws},
             cartesia={"api_key": "k", "base_url": ws},
             anthropic={"api_key": "k", "base_url": http},
+            openai={"api_key": "k", "base_url": http},
+            groq={"api_key": "k", "base_url": http},
+            fireworks={"api_key": "k", "base_url": http},
+            together={"api_key": "k", "base_url": http},
             twilio={"account_sid": SID, "auth_token": "t", "base_url": http},
             database_url=f"sqlite:///{folder / 'data' / 'first-ring.db'}",
             recordings_url=str(folder / "recordings"),
@@ -73,16 +83,26 @@ class Town:
         self.asked.append(vendor)
         if (status := self.status.get(vendor, 200)) != 200:
             return web.json_response({"code": 20003, "message": "no"}, status=status)
+        if vendor == "assemblyai":
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.send_json(self.begins)
+            async for _ in socket:
+                pass
+            return socket
         if vendor == "deepgram":
             socket = web.WebSocketResponse()
             await socket.prepare(request)
             async for _ in socket:
                 pass
             return socket
-        if vendor in ("elevenlabs", "cartesia"):
+        if vendor in ("elevenlabs", "cartesia", "aura"):
             return web.Response(body=self.audio)
         if vendor == "anthropic":
             return web.json_response(MESSAGE)
+        if vendor in ("openai", "groq", "fireworks"):
+            self.bodies[vendor] = await request.json()
+            return web.json_response({**CHAT, "choices": []})
         if "IncomingPhoneNumbers" in request.path:
             number = {"sid": "PN1", "phone_number": NUMBER, "voice_url": WEBHOOK, "voice_fallback_url": "x"}
             return web.json_response({"incoming_phone_numbers": [number], "next_page_uri": None})
@@ -92,9 +112,14 @@ class Town:
     def _vendor(path: str) -> str:
         by_prefix = {
             "/v1/listen": "deepgram",
+            "/v3/ws": "assemblyai",
             "/v1/messages": "anthropic",
+            "/v1/chat": "openai",
+            "/openai/v1/chat": "groq",
+            "/inference/v1/chat": "fireworks",
             "/v1/text-to-speech/voice-1": "elevenlabs",
             "/tts/bytes": "cartesia",
+            "/v1/speak": "aura",
             "/2010-04-01": "twilio",
         }
         return next(vendor for prefix, vendor in by_prefix.items() if path.startswith(prefix))
@@ -147,6 +172,55 @@ async def test_a_bad_vendor_is_named_and_hides_no_other(
     assert [f.subject for f in found.values() if f.verdict is Verdict.FAULT] == [subject]
 
 
+@pytest.mark.parametrize(
+    ("begins", "status", "says"),
+    [
+        ({"type": "Begin"}, 200, "listens"),
+        (
+            {"type": "Error", "error_code": 1008, "error": "Unauthorized Connection"},
+            200,
+            "refuses ASSEMBLYAI_API_KEY",
+        ),
+        ({"type": "Error", "error_code": 3009, "error": "Too many concurrent sessions"}, 200, "at its limit"),
+        ({}, 403, "refuses this use of ASSEMBLYAI_API_KEY"),
+    ],
+)
+async def test_a_recogniser_that_says_over_its_socket_what_is_wrong(
+    tmp_path: Path, begins: dict[str, object], status: int, says: str
+) -> None:
+    folder = write_agent(tmp_path / "reception", agent=AGENT.replace("[deepgram]", "[deepgram, assemblyai]"))
+    async with Town() as town:
+        town.begins, town.status["assemblyai"] = begins, status
+        found = await examine(town.settings(tmp_path), {"reception": read_agent(folder)}, PLAN)
+    (finding,) = (finding for finding in found if finding.subject == "assemblyai")
+    assert says in finding.sentence
+    assert finding.verdict is (Verdict.GOOD if says == "listens" else Verdict.FAULT)
+
+
+async def test_every_model_that_an_agent_names_is_asked(tmp_path: Path) -> None:
+    more = "llm: [anthropic, openai, {name: groq, model: llama-3.3-70b-versatile}, fireworks, together]"
+    folder = write_agent(tmp_path / "reception", agent=AGENT.replace("llm: [anthropic]", more))
+    async with Town() as town:
+        town.status["groq"] = 401
+        found = await examine(town.settings(tmp_path), {"reception": read_agent(folder)}, PLAN)
+    by_subject = {finding.subject: finding for finding in found}
+    good = [name for name in ("anthropic", "openai", "fireworks", "together") if name in by_subject]
+    assert [by_subject[name].verdict for name in good] == [Verdict.GOOD] * 4
+    assert "refuses GROQ_API_KEY" in by_subject["groq llama-3.3-70b-versatile"].sentence
+    assert town.asked.count("openai") == 2  # Together's path is the same
+    assert town.bodies["fireworks"]["max_tokens"] == 16
+
+
+async def test_models_of_both_tiers_are_asked(tmp_path: Path) -> None:
+    more = "models: {openai: {light: gpt-4.1-mini, strong: [gpt-4.1, gpt-5.2]}}\nvoices:"
+    text = AGENT.replace("llm: [anthropic]", "llm: [openai]").replace("voices:", more)
+    folder = write_agent(tmp_path / "reception", agent=text)
+    async with Town() as town:
+        found = await examine(town.settings(tmp_path), {"reception": read_agent(folder)}, PLAN)
+    asked = {finding.subject for finding in found if finding.subject.startswith("openai")}
+    assert asked == {"openai gpt-4.1-mini", "openai gpt-4.1", "openai gpt-5.2"}
+
+
 async def test_a_voice_without_audio_is_a_fault(tmp_path: Path) -> None:
     async with Town() as town:
         town.audio = b""
@@ -184,6 +258,41 @@ async def test_a_damaged_database_is_a_fault(tmp_path: Path) -> None:
     async with Town() as town:
         found = await findings(town, tmp_path)
     assert "not a database" in found["database"].sentence
+
+
+async def test_redis_is_written_to_and_what_is_wrong_with_it_is_said(tmp_path: Path) -> None:
+    async with Town() as town:
+        with redis_process(tmp_path) as server:
+            found = await findings(town, tmp_path, redis_url=server.url)
+            assert found["redis"].verdict is Verdict.GOOD
+            server.kill()
+            server.start("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+            found = await findings(town, tmp_path, redis_url=server.url)
+            assert found["redis"].verdict is Verdict.WARNING
+            assert "noeviction, not allkeys-lru" in found["redis"].sentence
+            server.kill()
+            server.start("--requirepass", "secret-word")
+            found = await findings(town, tmp_path, redis_url=server.url)
+            assert found["redis"].verdict is Verdict.FAULT
+            server.kill()
+            secret = server.url.replace("127.0.0.1", "user:hunter2@127.0.0.1")
+            found = await findings(town, tmp_path, redis_url=secret)
+    assert found["redis"].verdict is Verdict.FAULT
+    assert "hunter2" not in found["redis"].sentence
+
+
+async def test_what_a_store_refused_is_told(tmp_path: Path) -> None:
+    async with Town() as town:
+        folder = tmp_path / "data" / "spool"
+        folder.mkdir(parents=True)
+        (folder / "refused.jsonl").write_text("{}")
+        found = await findings(town, tmp_path)
+    assert (found["spool"].verdict, str(folder) in found["spool"].sentence) == (Verdict.WARNING, True)
+
+
+def test_a_slow_redis_is_told() -> None:
+    finding = redis_finding(RedisProbe("7.0.1", 0.5, "noeviction", 0))
+    assert (finding.verdict, "in a call it has 0.3 s" in finding.sentence) == (Verdict.WARNING, True)
 
 
 async def test_plain_http_is_told(tmp_path: Path) -> None:
@@ -224,3 +333,16 @@ def test_the_best_of_the_clocks_counts() -> None:
     assert clock_finding([late, near], now).verdict is Verdict.GOOD
     assert clock_finding([late], now).sentence.startswith("is 3600 s off")
     assert clock_finding([], now).verdict is Verdict.WARNING
+
+
+async def test_a_voice_of_deepgrams_is_asked_to_speak(tmp_path: Path) -> None:
+    text = AGENT.replace("    - elevenlabs\n", "    - deepgram\n").replace(
+        "elevenlabs: voice-1", "deepgram: aura-2-thalia-en"
+    )
+    folder = write_agent(tmp_path / "reception", agent=text)
+    async with Town() as town:
+        town.status["aura"] = 402
+        found = await examine(town.settings(tmp_path), {"reception": read_agent(folder)}, PLAN)
+    by_subject = {finding.subject: finding for finding in found}
+    assert by_subject["deepgram"].verdict is Verdict.GOOD, "the recogniser"
+    assert "asks for payment" in by_subject["deepgram aura-2-thalia-en"].sentence

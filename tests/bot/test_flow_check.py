@@ -160,6 +160,28 @@ def test_events_stand_beside_the_flow(tmp_path: Path) -> None:
     assert set(checked.flow.config.nodes) == {"desk", "goodbye"}
 
 
+ASKS = """
+
+async def fetch_somebody(flow_manager: FlowManager):
+    \"\"\"Fetch a person.\"\"\"
+    flow_manager.state["business"].request_person("")
+    return {"ok": True}, NO_RESPONSE
+"""
+
+
+def test_a_branch_for_who_asks_for_a_person_needs_a_tool_that_does(tmp_path: Path) -> None:
+    events = "events:\n  human_requested: {then: desk}\n"
+    line = len(FLOW.splitlines()) + 2
+    fault = f"flow.yaml:{line}: events.human_requested: is never taken: no tool here calls request_person"
+    assert faults_of(tmp_path / "reception", flow=FLOW + events) == [fault]
+    assert faults_of(tmp_path / "reception", flow=FLOW + events, tools=TOOLS + ASKS) == [fault], (
+        "it is not used"
+    )
+    asks = FLOW.replace("      - name: note_name", "      - name: fetch_somebody\n      - name: note_name")
+    tools = TOOLS.replace("import TRANSITION", "import NO_RESPONSE, TRANSITION") + ASKS
+    read_flow(write_agent(tmp_path / "reception", flow=asks + events, tools=tools))
+
+
 def test_a_flow_without_events_has_none(tmp_path: Path) -> None:
     assert check_agent(write_agent(tmp_path / "reception")).events == FlowEvents()
 
@@ -179,7 +201,7 @@ def test_a_node_that_only_an_event_leads_to_can_be_entered(tmp_path: Path) -> No
         ),
         (
             "events:\n  opt_out: {then: end}\n",
-            "flow.yaml:16: events.opt_out: not available yet (available: no_speech, line_sound)",
+            f"flow.yaml:16: events.opt_out: not available yet (available: {', '.join(FlowEvent)})",
         ),
         (
             "events:\n  no_speech: {then: end}\n  no_speech: {then: end}\n",

@@ -10,7 +10,6 @@ from bot.flow_events import (
     Branch,
     FlowEvent,
     FlowEvents,
-    event_lines,
     event_targets,
     read_events,
 )
@@ -34,6 +33,35 @@ def test_branches_are_read() -> None:
     assert faults == []
     assert found.branch(FlowEvent.NO_SPEECH) == Branch(say="Nobody there? Goodbye.", node=None)
     assert found.branch(FlowEvent.LINE_SOUND) == Branch(say=None, node="goodbye")
+
+
+def test_a_caller_who_asks_for_a_person_may_go_elsewhere() -> None:
+    found, faults = read(
+        "events:\n"
+        '  human_requested: {say: "What is it about?", then: desk}\n'
+        '  out_of_hours: {say: "We are closed. Goodbye.", then: end}\n'
+    )
+    assert faults == []
+    assert found.own(FlowEvent.HUMAN_REQUESTED) == Branch("What is it about?", "desk")
+    assert found.own(FlowEvent.OUT_OF_HOURS) == Branch("We are closed. Goodbye.", None)
+    assert found.own(FlowEvent.NO_SPEECH) is None
+
+
+@pytest.mark.parametrize(
+    ("branch", "fault"),
+    [
+        (
+            "human_requested: {say: Goodbye., then: end}",
+            "human_requested.then: would hang up on a caller who asks for a person: name a node",
+        ),
+        (
+            "out_of_hours: {then: end}",
+            "out_of_hours.then: would hang up without a word: add `say`, or name a node",
+        ),
+    ],
+)
+def test_nobody_who_asks_for_a_person_is_left_with_nothing(branch: str, fault: str) -> None:
+    assert read(f"events:\n  {branch}\n")[1] == [f"flow.yaml:3: events.{fault}"]
 
 
 @pytest.mark.parametrize("events", ["", "events: {}\n", "events: {no_speech: {then: end}}\n"])
@@ -110,7 +138,7 @@ def test_each_fault_has_its_line(events: str, faults: list[str]) -> None:
 @pytest.mark.parametrize("name", sorted(NOT_YET))
 def test_an_event_that_nothing_raises_yet_is_refused(name: str) -> None:
     _, faults = read(f"events:\n  {name}: {{then: end}}\n")
-    assert faults == [f"flow.yaml:3: events.{name}: not available yet (available: no_speech, line_sound)"]
+    assert faults == [f"flow.yaml:3: events.{name}: not available yet (available: {', '.join(FlowEvent)})"]
 
 
 def test_a_node_named_like_the_end_is_refused_where_it_stands() -> None:
@@ -132,12 +160,10 @@ def test_targets_are_told_with_their_place() -> None:
     ]
 
 
-def test_lines_are_told_once_for_the_cache() -> None:
+def test_lines_are_told_for_the_cache() -> None:
     goodbye, quiet = Branch("Goodbye.", None), Branch(None, "desk")
-    assert event_lines(FlowEvents()) == ()
-    assert event_lines(FlowEvents({FlowEvent.NO_SPEECH: quiet})) == ()
-    both = FlowEvents({FlowEvent.NO_SPEECH: goodbye, FlowEvent.LINE_SOUND: goodbye})
-    assert event_lines(both) == ("Goodbye.",)
+    assert FlowEvents().lines() == []
+    assert FlowEvents({FlowEvent.NO_SPEECH: quiet, FlowEvent.LINE_SOUND: goodbye}).lines() == ["Goodbye."]
 
 
 ANYTHING = st.recursive(
@@ -145,7 +171,9 @@ ANYTHING = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["say", "then", "no_speech", "line_sound", "dtmf", "x"]), inner, max_size=4
+            st.sampled_from(["say", "then", "no_speech", "human_requested", "out_of_hours", "dtmf", "x"]),
+            inner,
+            max_size=4,
         )
     ),
     max_leaves=8,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from bot.agent import read_agent
-from bot.lines import MAX_OPENERS, cacheable_lines, fixed_lines, openers
+from bot.lines import MAX_OPENERS, cacheable_lines, fixed_lines, openers, stall_lines
 
 RECEPTION = Path("flows/reception")
 
@@ -28,13 +28,39 @@ def test_the_greeting_is_rendered_first_and_nothing_twice() -> None:
 
 
 @pytest.mark.parametrize("language", ["en-US", "de", "es-MX", "fr", "it", "nl-BE", "pt-BR"])
-def test_openers_are_few_short_whole_sentences(language: str) -> None:
+def test_silence_can_be_broken_in_every_language(language: str) -> None:
+    lines = fixed_lines(language)
+    assert len(set(lines.fillers)) >= 2
+    config = read_agent(RECEPTION).config.model_copy(update={"language": language})
+    assert {lines.try_again, lines.trouble_goodbye} <= set(cacheable_lines(config))
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (("One.", "Two."), ("One.", "Two.")),
+        (("One.", "One."), ("One.", *fixed_lines("en").fillers)),
+        ((), fixed_lines("en").fillers),
+    ],
+)
+def test_an_owner_who_gives_too_few_fillers_gets_the_languages_too(
+    own: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    config = read_agent(RECEPTION).config
+    patience = config.patience.model_copy(update={"stall_lines": own})
+    config = config.model_copy(update={"patience": patience})
+    assert stall_lines(config) == said
+    assert set(said) <= set(cacheable_lines(config))
+
+
+@pytest.mark.parametrize("language", ["en-US", "de", "es-MX", "fr", "it", "nl-BE", "pt-BR"])
+def test_openers_are_few_and_short(language: str) -> None:
     lines = openers(language)
     assert 8 <= len(lines) <= MAX_OPENERS
     assert len(set(lines)) == len(lines)
     for line in lines:
         assert line.strip() == line
-        assert line.endswith(".")
+        assert line.endswith((".", ","))
         assert line[0].isupper()
         assert len(line.split()) <= 6
 

@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pipecat.metrics.metrics import LLMTokenUsage
 from prometheus_client.parser import text_string_to_metric_families
 
 from bot.metrics import LABEL_VALUES, Metrics, forget_the_dead
+from processors.recognisers import RecogniserFailed
 from processors.speculation import Prices, SpeculationAccount, Waste
 from processors.turn_record import BargeInDecision, ToolRun, TurnRecord
+from processors.voices import FailureKind, VoiceFailed
 
 ANSWER = TurnRecord(
     index=1,
@@ -45,13 +48,18 @@ def test_a_call_from_ring_to_end() -> None:
     metrics.turn(TurnRecord(0, "greeting", heard=0.07), agent="reception", channel="phone")
     metrics.turn(ANSWER, agent="reception", channel="phone")
     metrics.call_ended(
-        agent="reception", channel="phone", outcome="completed", duration_s=61.0, longest_silence_s=0.8
+        agent="reception",
+        channel="phone",
+        outcome="completed",
+        duration_s=61.0,
+        longest_silence_s=0.8,
+        silence_cause="model",
     )
     got = samples(metrics)
     assert got["calls_active", "phone"] == 1
     assert got["calls_total", "reception", "phone", "completed"] == 1
     assert got["call_seconds_sum", "phone"] == 61.0
-    assert got["longest_silence_seconds_sum", "phone"] == 0.8
+    assert got["longest_silence_seconds_sum", "model", "phone"] == 0.8
     assert got["greeting_seconds_bucket", "phone", "0.06"] == 0
     assert got["greeting_seconds_bucket", "phone", "0.08"] == 1
     assert got["answer_seconds_sum", "reception", "phone"] == 0.8
@@ -62,6 +70,29 @@ def test_a_call_from_ring_to_end() -> None:
     assert got["turns_total", "reception", "phone", "answer"] == 1
     assert got["tool_seconds_sum", "yes", "book"] == pytest.approx(0.1)
     assert got["tool_seconds_count", "unfinished", "slow"] == 0
+
+
+def test_a_voice_that_failed_and_what_it_cost() -> None:
+    metrics = Metrics.create()
+    for stage, cost_s in (("speaking", 0.3), ("first_audio", 0.0), ("probe", 0.0)):
+        failed = VoiceFailed("elevenlabs", FailureKind.STARVING, stage, "next:cartesia", cost_s)
+        metrics.voice_failed(failed, agent="reception")
+    got = samples(metrics)
+    assert got["voice_failures_total", "next", "reception", "starving", "speaking", "elevenlabs"] == 1
+    assert got["voice_failures_total", "next", "reception", "starving", "probe", "elevenlabs"] == 1
+    assert got["voice_failure_seconds_count", "elevenlabs"] == 2, "a probe is heard by nobody"
+    assert got["voice_failure_seconds_sum", "elevenlabs"] == pytest.approx(0.3)
+
+
+def test_a_recogniser_that_failed() -> None:
+    metrics = Metrics.create()
+    for stage, cost_s in (("speaking", 0.4), ("connect", 0.0), ("replay", 0.2)):
+        failed = RecogniserFailed("deepgram", FailureKind.CLOSED, stage, "again:deepgram", cost_s)
+        metrics.recogniser_failed(failed, agent="reception")
+    got = samples(metrics)
+    assert got["recogniser_failures_total", "again", "reception", "closed", "speaking", "deepgram"] == 1
+    assert got["recogniser_failure_seconds_count", "deepgram"] == 2, "nobody spoke while it was dialled"
+    assert got["recogniser_failure_seconds_sum", "deepgram"] == pytest.approx(0.6)
 
 
 def test_what_was_thought_ahead_for_nothing() -> None:
@@ -94,24 +125,43 @@ def test_counters() -> None:
     metrics.call_refused("full")
     metrics.media_fault("bad base64", 3)
     metrics.marks_lost(2)
+    metrics.voice_windows_dropped(4)
     metrics.llm_tokens(vendor="anthropic", model="m", kind="output", count=20)
     metrics.llm_tokens(vendor="anthropic", model="m", kind="output", count=-5)
+    metrics.llm_asked(vendor="anthropic", model="m", tier="strong", reason="repair")
+    metrics.llm_attempt_failed(vendor="openai", failure="hang", stage="answer", response="next")
+    metrics.llm_hedged(vendor="openai")
+    spent = LLMTokenUsage(prompt_tokens=9, completion_tokens=3, total_tokens=20, cache_read_input_tokens=8)
+    metrics.llm_wasted(vendor="openai", model="m", tokens=spent)
     metrics.tts_characters("cartesia", 12)
     metrics.stt_seconds("deepgram", 1.5)
     metrics.audio_cache_lookup("memory")
     metrics.loop_lag(0.003)
     metrics.loop_lag(-0.003)
     metrics.teardown(0.2)
+    metrics.tasks(9)
+    metrics.tasks(7)
+    metrics.store_failed(store="redis")
+    metrics.write_lost(store="redis", kind="event", reason="full")
     got = samples(metrics)
     assert got["calls_refused_total", "full"] == 1
     assert got["media_faults_total", "bad base64"] == 3
     assert got[("marks_lost_total",)] == 2
+    assert got[("voice_windows_dropped_total",)] == 4
     assert got["llm_tokens_total", "output", "m", "anthropic"] == 20
+    assert got["llm_requests_total", "m", "repair", "strong", "anthropic"] == 1
+    assert got["llm_failures_total", "hang", "next", "answer", "openai"] == 1
+    assert got["llm_hedges_total", "openai"] == 1
+    assert got["llm_wasted_tokens_total", "input", "m", "openai"] == 17
+    assert got["llm_wasted_tokens_total", "output", "m", "openai"] == 3
     assert got["tts_characters_total", "cartesia"] == 12
     assert got["stt_seconds_total", "deepgram"] == 1.5
     assert got["audio_cache_lookups_total", "memory"] == 1
     assert got[("loop_lag_seconds_count",)] == 1
     assert got[("teardown_seconds_sum",)] == 0.2
+    assert got[("tasks",)] == 7
+    assert got["store_failures_total", "redis"] == 1
+    assert got["writes_lost_total", "event", "full", "redis"] == 1
 
 
 def test_a_call_that_went_on_in_another_worker_is_not_one_of_ours() -> None:
@@ -164,7 +214,7 @@ def crashing_worker(folder: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=50,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr

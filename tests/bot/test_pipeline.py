@@ -12,16 +12,18 @@ from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from bot.agent import Agent, Listening, Pauses, ServiceChoice, Speculation
 from bot.errors import ConfigurationError
 from bot.flow_check import load_checked_agents
-from bot.pipeline import CallGraph, GraphParts, build_graph
+from bot.pipeline import CallGraph, GraphParts, build_graph, build_playout
 from bot.services import ServiceContext
 from bot.settings import load_settings
 from bot.vendor_clients import VendorClients
 from processors.barge_in import BargeInProcessor
+from processors.confidence import Trust
 from processors.end_of_turn import EndOfTurnStrategy
 from processors.end_of_turn_table import Patience
 from processors.flux_end_of_turn import FluxEndOfTurnStrategy
 from processors.noise_gate import NoiseGate
 from processors.repair import UnheardTurnStopStrategy
+from processors.speculation import SpeculationGateProcessor
 from processors.speech_models import SpeechModels
 from processors.turn_record import TurnLedger
 from processors.turn_start import CallerTurnStartStrategy
@@ -46,17 +48,22 @@ async def parts(models: SpeechModels) -> AsyncGenerator[GraphParts]:
     agent = load_checked_agents(FLOWS)["reception"].agent
     async with VendorClients(load_settings(_env_file=None, **vendors)) as clients:
         services = ServiceContext(clients, 8000, 8000, "en-US", agent.config.voices)
+        turns = TurnLedger(started_s=0.0)
         yield GraphParts(
             agent,
             services,
             models,
-            TurnLedger(started_s=0.0),
+            turns,
+            build_playout(agent.config, rate_hz=8000, turns=turns, recording=None),
             recording=None,
             opener=lambda _: None,
             opener_missing=lambda _: None,
+            openers=tuple,
+            on_sentence=lambda _: None,
             on_line_sound=lambda _: None,
             flow_node=lambda: "front_desk",
             ask=Ear().say,
+            give_up=Ear().say,
             repair_listener=Ear(),
         )
 
@@ -65,7 +72,10 @@ class Ear:
     async def say(self, text: str) -> None:
         pass
 
-    def failed_turn(self, count: int) -> None:
+    def failed_turn(self, count: int) -> bool:
+        return True
+
+    def heard(self, trust: Trust) -> None:
         pass
 
 
@@ -94,18 +104,21 @@ async def test_what_follows_what_on_a_phone(parts: GraphParts) -> None:
     graph = build_graph(parts)
     assert chain(graph) == [
         "CallerAudioProcessor",
-        "FlushingDeepgramSTTService",
+        "FailoverSTT",
         "BargeInProcessor",
         "CallerSilenceProcessor",
         "TranscriptTap",
         "KeypadProcessor",
         "TranscriptTap",
         "RepairProcessor",
+        "SilenceWatchdogProcessor",
         "LLMUserAggregator",
-        "Anthropic",
+        "GuardedLLM",
         "ReplyTap",
         "SpeechTextProcessor",
-        "ElevenLabs",
+        "UnsaidTap",
+        "SpokenTextTap",
+        "FailoverTTS",
         "SpeculationGateProcessor",
         "PlayoutProcessor",
         "LLMAssistantAggregator",
@@ -137,10 +150,33 @@ async def test_the_callers_audio_ends_at_the_recogniser(
     assert passed == []
 
 
-async def test_the_first_service_of_each_layer_is_built(parts: GraphParts) -> None:
+async def test_the_recognisers_are_built_in_the_agents_order(parts: GraphParts) -> None:
+    names = ("flux", "assemblyai", "deepgram")
+    services = parts.agent.config.services
+    chosen = services.model_copy(update={"stt": tuple(ServiceChoice(name=name) for name in names)})
+    graph = build_graph(with_config(parts, services=chosen))
+    assert [recogniser.vendor for recogniser in graph.stt.recognisers] == list(names)
+    assert graph.stt.proposes_turns
+
+
+async def test_the_voices_are_built_in_the_agents_order(parts: GraphParts) -> None:
     services = parts.agent.config.services
     other = services.model_copy(update={"tts": tuple(reversed(services.tts))})
-    assert "Cartesia" in chain(build_graph(with_config(parts, services=other)))
+    graph = build_graph(with_config(parts, services=other))
+    assert [voice.vendor for voice in graph.tts.voices] == ["cartesia", "elevenlabs"]
+
+
+async def test_a_voice_knows_what_waits_to_be_heard_while_somebody_listens(
+    parts: GraphParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = build_graph(parts)
+    graph.playout.speak(bytes(16000), [])
+    assert graph.tts._buffered_s() == pytest.approx(1.0)
+    graph.playout.pause()
+    assert graph.tts._buffered_s() is None
+    graph.playout.resume()
+    monkeypatch.setattr(SpeculationGateProcessor, "is_holding", True)
+    assert graph.tts._buffered_s() is None
 
 
 async def test_an_option_that_does_not_exist_is_refused(parts: GraphParts) -> None:

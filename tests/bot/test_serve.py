@@ -1,12 +1,14 @@
 import asyncio
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from bot import serve as bot_serve
 from bot.serve import MAX_MESSAGE_BYTES, draining, serve
@@ -70,6 +72,25 @@ async def test_who_interrupts_twice_does_not_wait(servers_own: Counter[str]) -> 
         interrupt()
         await asyncio.sleep(0.05)
         assert servers_own == {"SIGINT": 1}
+
+
+async def test_who_interrupts_twice_is_not_taken_for_three_when_the_calls_have_ended(
+    servers_own: Counter[str],
+) -> None:
+    all_ended = asyncio.Event()
+
+    async def drain(_: float) -> bool:
+        await all_ended.wait()
+        return False
+
+    async with draining(drain):
+        interrupt()
+        await asyncio.sleep(0.05)
+        interrupt()
+        await asyncio.sleep(0.05)
+        all_ended.set()
+        await asyncio.sleep(0.05)
+        assert servers_own == {"SIGINT": 1}, "uvicorn skips its shutdown when it gets another"
 
 
 async def test_the_server_stops_when_the_calls_have_ended(servers_own: Counter[str]) -> None:
@@ -141,7 +162,16 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
     def run(app: Any, **options: Any) -> None:
         seen.append((app, {**options, "environment": dict(os.environ)}))
 
+    class Supervised:
+        def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+            self._config, self._port = config, sockets[0].getsockname()[1]
+
+        def run(self) -> None:
+            options = {"factory": self._config.factory, "workers": self._config.workers, "port": self._port}
+            run(self._config.app, **options)
+
     monkeypatch.setattr(bot_serve.uvicorn, "run", run)
+    monkeypatch.setattr(bot_serve, "Supervisor", Supervised)
     monkeypatch.setattr(os, "environ", {**os.environ})
     return seen
 
@@ -164,9 +194,10 @@ def test_one_worker_serves_in_this_process(runs: list[tuple[Any, dict[str, Any]]
 def test_several_workers_get_the_sims_settings_and_a_folder_for_metrics(
     runs: list[tuple[Any, dict[str, Any]]],
 ) -> None:
-    serve(settings(workers=2), {"TWILIO_BASE_URL": "http://127.0.0.1:1"})
+    serve(settings(workers=2, port=0), {"TWILIO_BASE_URL": "http://127.0.0.1:1"})
     [(app, options)] = runs
     assert (app, options["factory"], options["workers"]) == ("server:create_app", True, 2)
+    assert options["port"] != 0
     environment = options["environment"]
     assert environment["TWILIO_BASE_URL"] == "http://127.0.0.1:1"
     folder = Path(environment["PROMETHEUS_MULTIPROC_DIR"])

@@ -1,21 +1,57 @@
 import dataclasses
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from deepgram import AsyncDeepgramClient
-from pipecat.frames.frames import EagerTranscriptionFrame, Frame, InputAudioRawFrame, TranscriptionFrame
+from openai import NotGiven as OpenAINotGiven
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import (
+    Choice,
+    ChoiceDelta,
+    ChoiceDeltaToolCall,
+    ChoiceDeltaToolCallFunction,
+)
+from openai.types.completion_usage import PromptTokensDetails
+from pipecat.frames.frames import (
+    EagerTranscriptionFrame,
+    Frame,
+    InputAudioRawFrame,
+    LLMContextFrame,
+    LLMTextFrame,
+    MetricsFrame,
+    TranscriptionFrame,
+)
+from pipecat.metrics.metrics import LLMUsageMetricsData
+from pipecat.pipeline.worker import PipelineParams
+from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.deepgram import stt as deepgram_stt
 from pipecat.tests.utils import SleepFrame, run_test
 
 from bot.errors import ConfigurationError
-from bot.services import VENDORS, Layer, ServiceContext, build_llm, build_stt, build_tts, option_faults
-from bot.settings import load_settings
+from bot.services import (
+    VENDORS,
+    Layer,
+    ServiceContext,
+    WatchedChunks,
+    build_hearing,
+    build_llm,
+    build_models,
+    build_stt,
+    build_tts,
+    build_voice,
+    option_faults,
+)
+from bot.settings import Vendor, load_settings
 from bot.vendor_clients import VendorClients
+from processors.clause_aggregator import ClauseAggregator
+from processors.model_tiers import Tier
 from sims import mulaw
 from sims.deepgram import DeepgramSim
+from sims.openai import FireworksSim, GroqSim, OpenAISim, TogetherSim
 from sims.profiles import PROFILES
 from sims.speech import Word, encode_ulaw
 from sims.spoken import SpokenIndex
@@ -27,11 +63,32 @@ def context() -> ServiceContext:
         _env_file=None,
         deepgram={"api_key": "d", "base_url": "ws://127.0.0.1:1"},
         anthropic={"api_key": "a", "base_url": "http://127.0.0.1:2"},
+        openai={"api_key": "o", "base_url": "http://127.0.0.1:5"},
         elevenlabs={"api_key": "e", "base_url": "ws://127.0.0.1:3"},
         cartesia={"api_key": "c", "base_url": "ws://127.0.0.1:4"},
     )
-    voices = {"elevenlabs": "voice-1", "cartesia": "voice-2"}
+    voices = {"elevenlabs": "voice-1", "cartesia": "voice-2", "deepgram": "aura-2-thalia-en"}
     return ServiceContext(VendorClients(settings), 8000, 8000, "en-US", voices, tool_timeout_s=2.5)
+
+
+def test_assemblyai_listens_at_the_pipelines_rate_in_the_callers_language(context: ServiceContext) -> None:
+    service: Any = build_stt("assemblyai", {"keyterms_prompt": ["Northside"]}, context)
+    assert service._init_sample_rate == 8000
+    service._sample_rate = 8000
+    url = service._build_ws_url()
+    assert url.startswith("wss://streaming.assemblyai.com/v3/ws?sample_rate=8000&encoding=pcm_s16le")
+    assert "speech_model=universal-3-6-pro" in url
+    assert "language_codes=%5B%22en%22%5D" in url
+    assert "keyterms_prompt=%5B%22Northside%22%5D" in url
+    other: Any = build_stt("assemblyai", {"model": "universal-streaming-english"}, context)
+    other._sample_rate = 8000
+    assert "language_codes" not in other._build_ws_url()
+
+
+def test_a_calls_hearing_has_all_its_vendors_in_their_order(context: ServiceContext) -> None:
+    hearing = build_hearing([("flux", {}), ("assemblyai", {}), ("deepgram", {})], context)
+    assert [recogniser.vendor for recogniser in hearing.recognisers] == ["flux", "assemblyai", "deepgram"]
+    assert hearing.proposes_turns
 
 
 def test_deepgram_listens_at_the_pipelines_rate_with_its_options(context: ServiceContext) -> None:
@@ -127,7 +184,128 @@ def test_anthropic_caches_prompts_and_bounds_tools(context: ServiceContext) -> N
     assert service._settings.enable_prompt_caching is True
     assert service._settings.max_tokens == 99
     assert service._settings.thinking.type == "disabled"
-    assert service._function_call_timeout_secs == 2.5
+
+
+def test_models_are_one_service_that_asks_them_in_their_order(context: ServiceContext) -> None:
+    chosen = [("anthropic", {}), ("anthropic", {"model": "claude-sonnet-4-6"}), ("openai", {})]
+    guard = build_models(chosen, context)
+    models = [(candidate.vendor, candidate.model) for candidate in guard._candidates]
+    assert models == [
+        ("anthropic", "claude-haiku-4-5"),
+        ("anthropic", "claude-sonnet-4-6"),
+        ("openai", "gpt-4.1-mini"),
+    ]
+    assert guard._function_call_timeout_secs == 2.5
+    again = build_models(chosen, context)
+    assert [
+        one.record is two.record for one, two in zip(guard._candidates, again._candidates, strict=True)
+    ] == [True] * 3
+
+
+def test_each_tier_asks_its_models_and_one_that_is_in_both_is_built_once(context: ServiceContext) -> None:
+    light, strong = ("anthropic", {}), ("anthropic", {"model": "claude-sonnet-4-6"})
+    guard = build_models([light, ("openai", {})], context, strong=[strong, ("openai", {})])
+    models: list[Any] = [candidate.source for candidate in guard._candidates]
+    assert [model._settings.model for model in models] == [
+        "claude-haiku-4-5",
+        "gpt-4.1-mini",
+        "claude-sonnet-4-6",
+    ]
+    assert guard._tiers == {Tier.LIGHT: (0, 1), Tier.STRONG: (2, 1)}
+    assert [model._settings.enable_prompt_caching for model in (models[0], models[2])] == [True, True]
+    costs = [one.prices.per_output_token for one in guard._candidates if one.prices is not None]
+    assert costs == pytest.approx([5e-6, 25e-6, 15e-6])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sent"),
+    [
+        ("openai", {}, {"model": "gpt-4.1-mini", "max_completion_tokens": 512}),
+        ("openai", {"model": "gpt-4.1", "temperature": 0.2}, {"model": "gpt-4.1", "temperature": 0.2}),
+        ("groq", {}, {"model": "openai/gpt-oss-120b", "reasoning_effort": "low"}),
+        ("groq", {"model": "llama-3.3-70b-versatile"}, {"max_completion_tokens": 512}),
+        ("fireworks", {"max_tokens": 99}, {"max_tokens": 99}),
+        ("together", {}, {"max_tokens": 512, "extra_body": {"reasoning": {"enabled": False}}}),
+    ],
+)
+def test_vendors_of_chat_completions_get_their_options(
+    context: ServiceContext, name: str, options: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    service: Any = build_llm(name, options, context)
+    assert service._client is context.clients.chat[Vendor(name)]
+    request = service.build_chat_completion_params({"messages": []})
+    given = {key: value for key, value in request.items() if not isinstance(value, OpenAINotGiven)}
+    assert {key: given[key] for key in sent} == sent
+    assert ("reasoning_effort" in given) == (name == "groq" and not options)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "says"),
+    [
+        ("openai", "temprature", "did you mean temperature"),
+        ("openai", "max_tokens", "unknown option"),
+        ("openai", "system_instruction", "unknown option"),
+        ("fireworks", "seed", "unknown option"),
+        ("groq", "reasoning", "did you mean reasoning_effort"),
+        ("together", "max_completion_tokens", "unknown option"),
+    ],
+)
+def test_an_option_that_a_vendor_does_not_have_is_a_fault(name: str, option: str, says: str) -> None:
+    assert [(at, says in why) for at, why in option_faults(Layer.LLM, name, {option: 1})] == [(option, True)]
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("vendor", [OpenAISim, GroqSim, FireworksSim, TogetherSim], ids=lambda sim: sim.name)
+async def test_vendors_of_chat_completions_answer_and_count(
+    context: ServiceContext, vendor: type[OpenAISim]
+) -> None:
+    conversation = LLMContext(messages=[{"role": "user", "content": "Hello, who is there?"}])
+    async with vendor(PROFILES["instant"]) as sim:
+        given: Any = {vendor.name: {"api_key": "k", "base_url": sim.base_url}}
+        async with VendorClients(load_settings(_env_file=None, **given)) as clients:
+            service = build_models([(vendor.name, {})], dataclasses.replace(context, clients=clients))
+            down, _ = await run_test(
+                service,
+                frames_to_send=[LLMContextFrame(conversation), SleepFrame(0.3)],
+                pipeline_params=PipelineParams(enable_usage_metrics=True),
+            )
+        assert len(sim.requests) == 1
+    assert "".join(frame.text for frame in down if isinstance(frame, LLMTextFrame)) != ""
+    reports = [data for frame in down if isinstance(frame, MetricsFrame) for data in frame.data]
+    assert [type(data) for data in reports].count(LLMUsageMetricsData) == 1
+
+
+async def test_every_tool_call_of_a_chunk_gets_a_chunk_of_its_own() -> None:
+    def call(index: int) -> ChoiceDeltaToolCall:
+        function = ChoiceDeltaToolCallFunction(name=f"tool_{index}", arguments="{}")
+        return ChoiceDeltaToolCall(index=index, id=f"c{index}", type="function", function=function)
+
+    def chunk(*calls: ChoiceDeltaToolCall) -> ChatCompletionChunk:
+        choice = Choice(index=0, delta=ChoiceDelta(tool_calls=list(calls) or None))
+        return ChatCompletionChunk(
+            id="c", choices=[choice], created=1, model="m", object="chat.completion.chunk"
+        )
+
+    class Stream:
+        async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
+            for one in (chunk(), chunk(call(0)), chunk(call(1), call(2))):
+                yield one
+
+    seen = [one.choices[0].delta.tool_calls async for one in WatchedChunks(Stream())]
+    assert [calls and [one.id for one in calls] for calls in seen] == [None, ["c0"], ["c1"], ["c2"]]
+
+
+def test_cached_tokens_are_not_counted_twice(context: ServiceContext) -> None:
+    service: Any = build_llm("openai", {}, context)
+    tokens = service._token_usage(
+        CompletionUsage(
+            prompt_tokens=2000,
+            completion_tokens=5,
+            total_tokens=2005,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=1536),
+        )
+    )
+    assert (tokens.prompt_tokens, tokens.cache_read_input_tokens, tokens.total_tokens) == (464, 1536, 2005)
 
 
 def test_elevenlabs_speaks_with_the_agents_voice(context: ServiceContext) -> None:
@@ -148,6 +326,35 @@ def test_cartesia_speaks_with_the_agents_voice(context: ServiceContext) -> None:
     assert service._init_sample_rate == 8000
 
 
+def test_deepgram_speaks_with_the_agents_voice(context: ServiceContext) -> None:
+    service: Any = build_tts("deepgram", {"speed": 1.2, "mip_opt_out": True, "concurrency": 4}, context)
+    assert service._base_url == context.clients.settings.deepgram.base_url
+    assert (service._settings.voice, service._settings.speed) == ("aura-2-thalia-en", 1.2)
+    assert (service._mip_opt_out, service.most_at_once, service._init_sample_rate) == (True, 4, 8000)
+    assert service.sound.startswith("deepgram/aura-2-thalia-en/")
+    assert service._append_trailing_space is True
+
+
+def test_a_voice_is_that_of_all_its_vendors_in_their_order(context: ServiceContext) -> None:
+    voice = build_voice([("cartesia", {"concurrency": 3}), ("elevenlabs", {"speed": 1.1})], context)
+    assert [one.vendor for one in voice.voices] == ["cartesia", "elevenlabs"]
+    assert [one.most_at_once for one in voice.voices] == [3, None]
+    assert [one.sound for one in voice.voices] == [
+        "cartesia/voice-2/sonic-3.6",
+        "elevenlabs/voice-1/eleven_flash_v2_5",
+    ]
+    assert isinstance(voice._text_aggregator, ClauseAggregator)
+    assert voice._health is context.voice_health
+    assert voice._loudness is context.loudness
+
+
+def test_how_text_reaches_a_voice_is_the_first_vendors_to_say(context: ServiceContext) -> None:
+    voice = build_voice([("elevenlabs", {"text_aggregation": "token"}), ("cartesia", {})], context)
+    assert not isinstance(voice._text_aggregator, ClauseAggregator)
+    modes = {one._text_aggregation_mode.value for one in (voice, *voice.voices)}  # pyright: ignore[reportAttributeAccessIssue] - Pipecat's services
+    assert modes == {"token"}
+
+
 def test_building_a_calls_services_makes_no_tls_context(
     context: ServiceContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +371,7 @@ def test_building_a_calls_services_makes_no_tls_context(
     build_llm("anthropic", {}, context)
     build_tts("elevenlabs", {}, context)
     build_tts("cartesia", {}, context)
+    build_tts("deepgram", {}, context)
     assert made == []
     VendorClients(context.clients.settings)
     assert made != [], "the counter counts"
@@ -172,11 +380,27 @@ def test_building_a_calls_services_makes_no_tls_context(
 @pytest.mark.parametrize(
     ("layer", "name", "options", "option", "says"),
     [
-        (Layer.TTS, "elevenlab", {}, None, "did you mean elevenlabs? (known: elevenlabs, cartesia)"),
+        (
+            Layer.TTS,
+            "elevenlab",
+            {},
+            None,
+            "did you mean elevenlabs? (known: elevenlabs, cartesia, deepgram)",
+        ),
         (Layer.TTS, "elevenlabs", {"sped": 1}, "sped", "did you mean speed? (allowed: "),
         (Layer.TTS, "elevenlabs", {"voice": "x"}, "voice", "unknown option"),
         (Layer.TTS, "elevenlabs", {"speed": "fast"}, "speed", "valid number"),
+        (Layer.STT, "assemblyai", {"mode": "quick"}, "mode", "Input should be"),
+        (
+            Layer.STT,
+            "assemblyai",
+            {"model": "universal-streaming-english", "mode": "balanced"},
+            "mode",
+            "family",
+        ),
         (Layer.TTS, "cartesia", {"generation_config": {"speed": "x"}}, "generation_config", "valid number"),
+        (Layer.TTS, "deepgram", {"speed": 1.6}, "speed", "less than or equal to 1.5"),
+        (Layer.TTS, "deepgram", {"model": "aura-2-thalia-en"}, "model", "unknown option"),
         (Layer.STT, "deepgram", {"punctuate": "yes"}, "punctuate", "valid boolean"),
         (Layer.STT, "deepgram", {"interim_results": False}, "interim_results", "unknown option"),
         (Layer.STT, "flux", {"eot_threshold": 0.4}, "eot_threshold", "greater than or equal to 0.5"),
@@ -224,7 +448,7 @@ def test_builders_refuse_wrong_options(context: ServiceContext) -> None:
 
 def test_each_layer_has_its_vendors() -> None:
     assert {layer: set(entries) for layer, entries in VENDORS.items()} == {
-        Layer.STT: {"deepgram", "flux"},
-        Layer.LLM: {"anthropic"},
-        Layer.TTS: {"elevenlabs", "cartesia"},
+        Layer.STT: {"deepgram", "flux", "assemblyai"},
+        Layer.LLM: {"anthropic", "openai", "groq", "fireworks", "together"},
+        Layer.TTS: {"elevenlabs", "cartesia", "deepgram"},
     }

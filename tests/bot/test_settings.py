@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +59,18 @@ def test_environment_wins_over_env_file(empty_environment: pytest.MonkeyPatch) -
     assert loaded.cartesia.api_key is None, "an empty line in .env.example's style is not a key"
 
 
+def test_the_env_example_given_to_a_container_is_a_whole_configuration() -> None:
+    example = dotenv_values(Path(__file__).parents[2] / ".env.example")  # as Docker does: with the empty ones
+    assert example["PROMETHEUS_MULTIPROC_DIR"] == ""
+    script = (
+        "from bot.settings import load_settings; loaded = load_settings(_env_file=None)\n"
+        "from bot.metrics import Metrics; Metrics.create(loaded.prometheus_multiproc_dir)"
+    )
+    environment = os.environ | {name: value or "" for name, value in example.items()}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=50)  # noqa: S603 - our own
+
+
 def test_all_faults_come_at_once_and_none_shows_a_secret(empty_environment: pytest.MonkeyPatch) -> None:
     wrong = {
         "SIMS": "maybe",
@@ -62,6 +78,7 @@ def test_all_faults_come_at_once_and_none_shows_a_secret(empty_environment: pyte
         "WORKERS": "0",
         "PUBLIC_URL": f"https://user:{SECRET}@example.com",
         "DATABASE_URL": f"postgresql://user:{SECRET}@db/first",
+        "REDIS_URL": f"http://user:{SECRET}@redis",
         "RECORDINGS_URL": "s3://bucket",
         "LOG_LEVEL": "loud",
         "DEEPGRAM_BASE_URL": "http://127.0.0.1:9001",
@@ -90,6 +107,10 @@ def test_all_faults_come_at_once_and_none_shows_a_secret(empty_environment: pyte
         ("database_url", "sqlite:///", "name a file"),
         ("database_url", "sqlite://data.db", "three slashes"),
         ("database_url", "mysql://host/db", "must be sqlite"),
+        ("redis_url", "127.0.0.1:6379", "must be redis or rediss"),
+        ("redis_url", "redis://", "name a host"),
+        ("redis_url", "redis://host/first", "database's number"),
+        ("redis_url", "redis://host:port", "[Pp]ort"),
         ("recordings_url", "gs://bucket", "local folder"),
         ("twilio", {"api_key": "SK" + "0" * 32}, "belong together"),
     ],
@@ -135,11 +156,33 @@ def test_sims_off_lists_every_missing_key_at_once() -> None:
     missing = missing_settings(loaded, plan_vendors(loaded, Vendor))
     assert [sentence.partition(":")[0] for sentence in missing] == [
         "DEEPGRAM_API_KEY",
+        "ASSEMBLYAI_API_KEY",
+        "OPENAI_API_KEY",
+        "GROQ_API_KEY",
+        "FIREWORKS_API_KEY",
+        "TOGETHER_API_KEY",
         "ELEVENLABS_API_KEY",
         "CARTESIA_API_KEY",
         "TWILIO_ACCOUNT_SID",
         "TWILIO_AUTH_TOKEN",
     ]
+
+
+def test_only_the_vendors_that_are_needed_need_a_key() -> None:
+    loaded = settings(sims="off", anthropic={"api_key": SECRET})
+    plan = plan_vendors(loaded, [Vendor.ANTHROPIC, Vendor.GROQ])
+    assert [sentence.partition(":")[0] for sentence in missing_settings(loaded, plan)] == ["GROQ_API_KEY"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "path"),
+    [("openai", "/v1"), ("groq", "/openai/v1/"), ("fireworks", "/inference/v1"), ("together", "")],
+)
+def test_a_base_url_may_end_in_the_path_that_other_programs_want(vendor: str, path: str) -> None:
+    loaded: Any = settings(**{vendor: {"base_url": f"http://127.0.0.1:9{path}"}})
+    assert getattr(loaded, vendor).base_url == "http://127.0.0.1:9"
+    with pytest.raises(SettingsError, match="scheme and host only"):
+        settings(**{vendor: {"base_url": "http://127.0.0.1:9/v2"}})
 
 
 @pytest.mark.parametrize(

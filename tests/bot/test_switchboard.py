@@ -1,79 +1,27 @@
-"""Who is let in and how calls are shown; whole calls are in `tests/test_server.py` and `tests/e2e`."""
+"""Who is let in, and which line a call is put on; whole calls are in `tests/test_server.py` and `tests/e2e`."""
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import pytest_asyncio
-from prometheus_client import generate_latest
 
 from bot import call as bot_call
-from bot.call import Call, CallState, EndReason
-from bot.flow_check import check_agent
-from bot.metrics import Metrics
-from bot.resources import Resources
-from bot.switchboard import NotAdmittedError, Switchboard, call_view, line_view
-from processors.playout import PlayoutWire
-from processors.turn_record import Line
-from telephony.admission import Admission, ClaimLedger, FileClaimLedger, derive_secret
-from telephony.rest import TwilioCredentials, TwilioRest
-from telephony.signature import PublicAddress
-from tests.bot.agent_files import AGENT, write_agent
+from bot.call_life import CallState, EndReason
+from bot.refused_calls import MOST_MOVES
+from bot.switchboard import NotAdmittedError
+from telephony.admission import FileClaimLedger
 from tests.fakes.media_socket import FORMAT, STREAM, token_in
-
-FIRST, SECOND = "+18506872085", "+18506872099"
-
-
-class Board:
-    """A switchboard whose calls have no pipeline: they ring until somebody ends them."""
-
-    def __init__(
-        self, folder: Path, *, agents: int, max_calls: int, ledger: ClaimLedger | None = None
-    ) -> None:
-        checked = {}
-        for number, called in enumerate([FIRST, SECOND][:agents]):
-            path = write_agent(folder / f"agent-{number}", agent=AGENT.replace(FIRST, called))
-            checked[path.name] = check_agent(path)
-        settings = SimpleNamespace(recordings_url=folder / "recordings")
-        resources = SimpleNamespace(agents=checked, settings=settings, disk=None)
-        self.metrics = Metrics.create()
-        self.switchboard = Switchboard(
-            cast("Resources", resources),
-            admission=Admission(max_calls=max_calls, secret=derive_secret("token"), ledger=ledger),
-            rest=TwilioRest(TwilioCredentials("AC" + "0" * 32, "secret")),
-            address=PublicAddress("https://phone.example.com"),
-            metrics=self.metrics,
-        )
-
-    def answer(self, call_sid: str, called: str = FIRST, caller: str = "+15550001111") -> str:
-        return self.switchboard.answer(call_sid=call_sid, called=called, caller=caller)
-
-    def counted(self, line: str) -> bool:
-        return line in generate_latest(self.metrics._exposed).decode()
-
-
-class RingingCall(Call):
-    """A call that only rings; what surrounds it is under test."""
-
-    async def put_on(self, wire: PlayoutWire) -> None:
-        self._set_state(CallState.LIVE)
-        self._line_up.set()
-        self.times.line_s = asyncio.get_running_loop().time()
-
-    async def _run_pipeline(self) -> None:
-        await self._end_asked.wait()
-
-    async def _hang_up(self) -> None:
-        pass
+from tests.fakes.memory_calls import MemoryCallStore
+from tests.fakes.ringing_board import FIRST, SECOND, Board, RingingCall
 
 
 @pytest.fixture(autouse=True)
 def ringing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.switchboard.Call", RingingCall)
+    monkeypatch.setattr("bot.running_calls.Call", RingingCall)
 
 
 @pytest_asyncio.fixture
@@ -137,20 +85,19 @@ async def test_an_ended_call_frees_its_line_and_stays_listed(two: Board) -> None
     assert "<Connect" in two.answer("CA3")
 
 
-async def test_calls_are_listed_newest_first(two: Board) -> None:
-    two.answer("CA1")
-    two.switchboard.carrier_says_ended("CA1")
-    await asyncio.sleep(1)
-    two.answer("CA2")
-    assert [call.setup.call_sid for call in two.switchboard.calls()] == ["CA2", "CA1"]
-
-
 async def test_a_draining_board_takes_no_more_and_waits_for_the_rest(two: Board) -> None:
     two.answer("CA1")
     draining = asyncio.create_task(two.switchboard.drain(60.0))
     await asyncio.sleep(1)
     assert two.switchboard.is_draining
-    assert "<Say" in two.answer("CA2")
+    moved = two.answer("CA2")
+    assert "<Pause" in moved
+    assert "https://phone.example.com/twilio/voice?moves=1" in moved
+    assert "<Connect" in two.answer("CA1"), "asked again, a call that was let in gets the same answer"
+    last = two.switchboard.answer(call_sid="CA2", called=FIRST, caller="+15550001111", moves=MOST_MOVES)
+    assert "<Say" in last
+    assert two.counted('firstring_calls_refused_total{reason="moved"} 1.0')
+    assert two.counted('firstring_calls_refused_total{reason="draining"} 1.0')
     assert not draining.done()
     two.switchboard.carrier_says_ended("CA1")
     assert await draining is True
@@ -184,14 +131,15 @@ async def test_a_call_that_nobody_connects_is_let_go(two: Board, monkeypatch: py
 class MediaPeer:
     """Twilio's end of a media socket: starts a call and is silent until the socket is closed."""
 
-    def __init__(self, call_sid: str, token: str) -> None:
+    def __init__(self, call_sid: str, token: str, **parameters: str) -> None:
         start = {
             "streamSid": STREAM,
             "accountSid": "AC" + "0" * 32,
             "callSid": call_sid,
             "tracks": ["inbound"],
             "mediaFormat": FORMAT,
-            "customParameters": {"token": token, "caller": "+19995550000", "From": "+19995550000"},
+            "customParameters": {"token": token, "caller": "+19995550000", "From": "+19995550000"}
+            | parameters,
         }
         self._messages = [
             {"event": "connected", "protocol": "Call", "version": "1.0.0"},
@@ -215,8 +163,11 @@ class MediaPeer:
 @pytest_asyncio.fixture
 async def workers(tmp_path: Path) -> AsyncGenerator[tuple[Board, Board]]:
     """Two workers of one server, as far as they know of each other."""
+    calls = MemoryCallStore()
     first, second = (
-        Board(tmp_path / name, agents=1, max_calls=2, ledger=FileClaimLedger(tmp_path / "claims"))
+        Board(
+            tmp_path / name, agents=1, max_calls=2, ledger=FileClaimLedger(tmp_path / "claims"), calls=calls
+        )
         for name in ("first", "second")
     )
     async with first.switchboard, second.switchboard:
@@ -262,30 +213,102 @@ async def test_the_worker_that_lost_a_call_forgets_it(
     assert not await asyncio.to_thread((tmp_path / "first" / "recordings").exists)
 
 
+async def served(board: Board, call_sid: str, token: str, **parameters: str) -> tuple[MediaPeer, Any]:
+    """Give a board a call's media socket."""
+    peer = MediaPeer(call_sid, token, **parameters)
+    serving = asyncio.create_task(board.switchboard.take_media(peer))
+    await asyncio.sleep(0.5)
+    return peer, serving
+
+
+async def test_a_call_that_is_cut_goes_on_in_another_worker(workers: tuple[Board, Board]) -> None:
+    first, second = workers
+    peer, before = await served(first, "CA1", token_in(first.answer("CA1", caller="+15550001111")))
+    await peer.close()
+    await before
+    cut = first.switchboard.find("CA1")
+    assert cut is not None
+    assert cut.end_reason is EndReason.LINE_LOST
+    answer = await second.switchboard.after_stream("CA1", is_over=False)
+    assert 'name="resume" value="1"' in answer
+    _, after = await served(first, "CA1", token_in(answer), resume="1")
+    call = first.switchboard.find("CA1")
+    assert call is not None
+    assert (call.state, call.files.part, call.setup.caller_number) == (CallState.LIVE, 2, "+15550001111")
+    assert first.counted('firstring_resumes_total{outcome="went_on"} 1.0')
+    assert second.counted('firstring_resumes_total{outcome="asked"} 1.0')
+    first.switchboard.carrier_says_ended("CA1")
+    await after
+    assert first.calls.stored["CA1"].is_finished
+
+
+async def test_a_new_line_of_a_call_ends_the_one_before_and_only_that(two: Board) -> None:
+    _, before = await served(two, "CA1", token_in(two.answer("CA1")))
+    old = two.switchboard.find("CA1")
+    answer = await two.switchboard.after_stream("CA1", is_over=False)
+    _, after = await served(two, "CA1", token_in(answer), resume="1")
+    await before
+    call = two.switchboard.find("CA1")
+    assert old is not None
+    assert call is not None
+    assert call is not old
+    assert (old.end_reason, call.end_reason) == (EndReason.LINE_LOST, None)
+    assert two.switchboard.live_calls == 1
+    assert "<Connect" in two.answer("CA2")
+    assert "<Say" in two.answer("CA3"), "it holds its room"
+    two.switchboard.carrier_says_ended("CA1")
+    await after
+    assert "<Connect" in two.answer("CA4")
+
+
+async def test_a_cut_call_is_let_in_when_all_lines_are_taken_and_by_a_board_that_drains(
+    workers: tuple[Board, Board],
+) -> None:
+    first, second = workers
+    peer, before = await served(first, "CA1", token_in(first.answer("CA1")))
+    for number in range(2, 4):
+        second.answer(f"CA{number}")
+    draining = asyncio.create_task(second.switchboard.drain(60.0))
+    await peer.close()
+    await before
+    answer = await second.switchboard.after_stream("CA1", is_over=False)
+    _, after = await served(second, "CA1", token_in(answer), resume="1")
+    call = second.switchboard.find("CA1")
+    assert call is not None
+    assert call.state is CallState.LIVE
+    for number in range(1, 4):
+        second.switchboard.carrier_says_ended(f"CA{number}")
+    await after
+    assert await draining
+
+
+async def test_no_line_is_opened_for_a_call_that_is_over(two: Board) -> None:
+    peer, before = await served(two, "CA1", token_in(two.answer("CA1")))
+    await peer.close()
+    await before
+    answer = await two.switchboard.after_stream("CA1", is_over=False)
+    two.switchboard.carrier_says_ended("CA1")
+    await asyncio.sleep(0.1)
+    _, after = await served(two, "CA1", token_in(answer), resume="1")
+    await after
+    assert two.switchboard.live_calls == 0
+    assert two.counted('firstring_media_faults_total{kind="resume_refused"} 1.0')
+
+
+async def test_a_drain_that_takes_too_long_moves_the_calls_to_who_takes_them(
+    workers: tuple[Board, Board],
+) -> None:
+    first, second = workers
+    _, before = await served(first, "CA1", token_in(first.answer("CA1")))
+    await asyncio.sleep(2.0)
+    assert await first.switchboard.drain(0.5) is False
+    await before
+    call = first.switchboard.find("CA1")
+    assert call is not None
+    assert call.end_reason is EndReason.MOVED
+    assert "<Stream" in await second.switchboard.after_stream("CA1", is_over=False)
+
+
 async def test_an_unknown_agent_is_no_browsers_either(two: Board) -> None:
     with pytest.raises(NotAdmittedError, match="agent-0, agent-1"):
         await two.switchboard.take_browser(cast("Any", None), "nobody")
-
-
-async def test_a_call_is_shown_as_the_page_wants_it(two: Board) -> None:
-    two.answer("CA1", caller="+15550001111")
-    call = two.switchboard.find("CA1")
-    assert call is not None
-    view = call_view(call, with_turns=True)
-    assert view == view | {
-        "call_sid": "CA1",
-        "agent": "agent-0",
-        "from": "+15550001111",
-        "channel": "phone",
-        "state": "ringing",
-        "duration_s": 0.0,
-        "ended_reason": None,
-        "turns": [],
-        "transcript": [],
-    }
-    assert line_view(Line("agent", "Hello.", 1.5, cut=True)) == {
-        "who": "agent",
-        "text": "Hello.",
-        "at_s": 1.5,
-        "cut": True,
-    }

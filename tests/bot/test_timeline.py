@@ -16,7 +16,7 @@ from bot.timeline import (
     write_timeline,
     write_transcript,
 )
-from processors.turn_record import LedgerCounts, ToolRun, TurnRecord
+from processors.turn_record import FillerRun, LedgerCounts, Nudge, ToolRun, TurnRecord
 
 TURNS = (
     TurnRecord(
@@ -199,3 +199,25 @@ def test_transcript_file(tmp_path: Path) -> None:
         "[0:02.1] caller: I'd like to book a cleaning, please.",
         "[0:04.8] agent: Sure. Which day would —",
     ]
+
+
+def test_what_bridged_a_wait_is_told_before_it() -> None:
+    turn = TurnRecord(
+        index=1,
+        kind="answer",
+        caller_text="When?",
+        agent_text="Friday.",
+        speech_end=3.0,
+        heard=9.0,
+        answer_s=6.0,
+        fillers=(FillerRun("One moment.", 5.0, 6.0),),
+        nudges=(Nudge("Hello?", 7.0),),
+        retries=1,
+    )
+    text = drawn(replace(CALL, turns=(turn,), caller_end=None))
+    order = [
+        text.index(words)
+        for words in ("When?", "0:05.0", "One moment.", "0:07.0", "Hello?", "asked again", "Friday.")
+    ]
+    assert order == sorted(order)
+    assert "6.00 s" in text

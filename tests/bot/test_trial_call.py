@@ -1,10 +1,12 @@
 """`firstring call` as a person runs it: sims and launcher are processes of their own."""
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from bot import trial_call
 from bot.settings import load_settings
 from bot.sim_calls import SimCallError
+from bot.sim_process import SimProcess
 from bot.timeline import read_timeline
 from bot.trial_call import run_trial_call
 
@@ -69,18 +72,45 @@ def no_launcher(environment: Mapping[str, str]) -> Generator[None]:
     yield
 
 
-def test_a_call_that_cannot_be_made_is_explained(
+class _Ready(http.server.BaseHTTPRequestHandler):
+    """A launcher that is ready, and nothing more."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def ready_launcher(environment: Mapping[str, str]) -> Generator[None]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", int(environment["PORT"])), _Ready) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        serving.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            serving.join(5.0)
+
+
+def test_a_call_that_the_sim_does_not_place_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def fail(*_: Any) -> NoReturn:
-        raise SimCallError("no such scenario")
-
-    monkeypatch.setattr(trial_call, "_launcher", no_launcher)
-    monkeypatch.setattr(trial_call, "_call", fail)
-    settings = load_settings(_env_file=None, twilio={"base_url": "http://127.0.0.1:1"})
-    code = run_trial_call(settings, environment={}, scenario="none", as_json=False, runs_dir=tmp_path)
+    monkeypatch.setattr(trial_call, "_launcher", ready_launcher)
+    with SimProcess.start(profile="instant", seed=1) as sims:
+        settings = load_settings(
+            _env_file=None,
+            agents_dir=ROOT / "flows",
+            twilio={"base_url": sims.environment["TWILIO_BASE_URL"]},
+        )
+        code = run_trial_call(settings, environment={}, scenario="none", as_json=False, runs_dir=tmp_path)
     assert code == 1
-    assert "the call could not be made: no such scenario" in capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the call could not be made:" in told
+    assert "none" in told.partition("the call could not be made:")[2]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_call_is_ordered_from_the_real_carrier(

@@ -19,8 +19,8 @@ from deepgram.core import ApiError
 from deepgram.core.events import EventType
 
 from bot.services import ServiceContext, build_tts
-from bot.settings import Settings, TwilioSettings, load_settings
-from bot.vendor_clients import ONE_TOOL_AT_A_TIME, VendorClients, twilio_credentials
+from bot.settings import Settings, TwilioSettings, Vendor, load_settings
+from bot.vendor_clients import CHAT_PATHS, ONE_TOOL_AT_A_TIME, VendorClients, twilio_credentials
 
 pytestmark = pytest.mark.real_time
 
@@ -61,6 +61,14 @@ class FakeVendors:
             return web.json_response(error, status=429, headers={"retry-after": self.rate_limits.pop()})
         return web.json_response(ANSWER)
 
+    async def chat(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        self.paths.append(request.path_qs)
+        self.headers.append(dict(request.headers))
+        return web.json_response(
+            {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": []}
+        )
+
     async def socket(self, request: web.Request) -> web.StreamResponse:
         self.paths.append(request.path_qs)
         self.headers.append(dict(request.headers))
@@ -79,6 +87,7 @@ class FakeVendors:
 async def serving(fake: FakeVendors, tls: ssl.SSLContext | None = None) -> AsyncGenerator[int]:
     app = web.Application()
     app.router.add_post("/v1/messages", fake.message)
+    app.router.add_post("/{path:.*chat/completions}", fake.chat)
     app.router.add_get("/{path:.*}", fake.socket)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
@@ -92,8 +101,13 @@ async def serving(fake: FakeVendors, tls: ssl.SSLContext | None = None) -> Async
 def settings(port: int, *, secure: bool = False, key: str = "key") -> Settings:
     ws, http = ("wss", "https") if secure else ("ws", "http")
     socket_vendor = {"api_key": key, "base_url": f"{ws}://127.0.0.1:{port}"}
+    chat = {"api_key": key, "base_url": f"{http}://127.0.0.1:{port}"}
     return load_settings(
         _env_file=None,
+        openai=chat,
+        groq=chat,
+        fireworks=chat,
+        together=chat,
         deepgram=socket_vendor,
         elevenlabs=socket_vendor,
         cartesia=socket_vendor,
@@ -122,18 +136,26 @@ async def test_one_tool_at_a_time_but_only_when_there_are_tools() -> None:
     ]
 
 
-async def test_a_short_rate_limit_is_waited_out() -> None:
+async def test_only_openai_is_asked_for_one_tool_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    fake = FakeVendors()
+    function = {"name": "book", "parameters": {"type": "object", "properties": {}}}
+    tools = [{"type": "function", "function": function}]
+    chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    async with serving(fake) as port, VendorClients(settings(port)) as clients:
+        await clients.chat[Vendor.OPENAI].chat.completions.create(**chat, tools=tools)
+        await clients.chat[Vendor.OPENAI].chat.completions.create(**chat)
+        for vendor in (Vendor.GROQ, Vendor.FIREWORKS, Vendor.TOGETHER):
+            await clients.chat[vendor].chat.completions.create(**chat, tools=tools)
+    assert [body.get("parallel_tool_calls") for body in fake.bodies] == [False, None, None, None, None]
+    assert fake.paths == [f"{path}/chat/completions" for path in ("/v1", *CHAT_PATHS.values())]
+    organizations = [headers.get("openai-organization") for headers in fake.headers]
+    assert organizations == ["org-1", "org-1", None, None, None]
+
+
+async def test_a_refusal_is_an_error_now_the_sdk_asks_nobody_again() -> None:
     fake = FakeVendors(rate_limits=["0.05"])
     async with serving(fake) as port, VendorClients(settings(port)) as clients:
-        answer = await clients.anthropic.beta.messages.create(**request())
-    assert answer.content[0].text == "Hi."
-    assert len(fake.bodies) == 2
-
-
-@pytest.mark.parametrize("retry_after", ["600", "Fri, 31 Dec 2027 23:59:59 GMT"])
-async def test_a_rate_limit_longer_than_a_caller_waits_is_an_error_now(retry_after: str) -> None:
-    fake = FakeVendors(rate_limits=[retry_after])
-    async with serving(fake) as port, VendorClients(settings(port)) as clients, asyncio.timeout(5):
         with pytest.raises(RateLimitError):
             await clients.anthropic.beta.messages.create(**request())
     assert len(fake.bodies) == 1

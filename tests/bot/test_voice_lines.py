@@ -16,14 +16,15 @@ from pipecat.tests.utils import run_test
 from pipecat.utils.text.base_text_aggregator import TextType
 
 from bot import voice_lines
-from bot.agent import ServiceChoice, read_agent
+from bot.agent import Agent, ServiceChoice, read_agent
 from bot.lines import cacheable_lines
-from bot.services import ServiceContext
+from bot.services import ServiceContext, build_voice
 from bot.settings import Settings
 from bot.vendor_clients import VendorClients
-from bot.voice_lines import LineRenderer, cached_line, line_in_memory, render, speech_key, warm
+from bot.voice_lines import LineRenderer, line_in_memory, measure_voices, render, speech_key, warm
 from processors.audio_cache import AudioCache, CachedSpeech
 from processors.frames import SpeechAnchorFrame
+from processors.loudness import LoudnessBook
 from sims.cartesia import CartesiaSim
 from sims.elevenlabs import ElevenLabsSim
 from sims.faults import FaultKind, FaultSpec
@@ -183,14 +184,37 @@ async def test_warming_renders_what_is_missing_and_only_that(studio: Studio) -> 
     assert await warm(studio.agent, studio.services, studio.cache) == 0
     said = studio.sim.stats.copy()
     for text in cacheable_lines(studio.agent.config):
-        assert await cached_line(studio.cache, studio.agent, text, RATE) is not None
+        assert await studio.cache.get(speech_key(studio.agent, text, RATE)) is not None
     assert await warm(studio.agent, studio.services, studio.cache) == 0
     assert studio.sim.stats == said
 
 
 async def test_warming_renders_a_flows_lines_too(studio: Studio) -> None:
     assert await warm(studio.agent, studio.services, studio.cache, more=["Nobody there? Goodbye."]) == 0
-    assert await cached_line(studio.cache, studio.agent, "Nobody there? Goodbye.", RATE) is not None
+    assert await studio.cache.get(speech_key(studio.agent, "Nobody there? Goodbye.", RATE)) is not None
+
+
+async def test_warming_finds_out_how_loud_each_voice_is(studio: Studio) -> None:
+    choices = (ServiceChoice(name="elevenlabs"), ServiceChoice(name="cartesia", options={"concurrency": 2}))
+    services = studio.agent.config.services.model_copy(update={"tts": choices})
+    agent = replace(studio.agent, config=studio.agent.config.model_copy(update={"services": services}))
+    async with CartesiaSim(PROFILES["instant"], synthesizer=studio.sim._synthesizer) as cartesia:
+        settings = Settings(
+            _env_file=None,  # pyright: ignore[reportCallIssue]
+            elevenlabs={"api_key": "key", "base_url": studio.sim.base_url},  # pyright: ignore[reportArgumentType]
+            cartesia={"api_key": "key", "base_url": cartesia.base_url},  # pyright: ignore[reportArgumentType]
+        )
+        async with VendorClients(settings) as clients:
+            for _ in range(2):  # the second time from the cache
+                book = LoudnessBook()
+                ctx = replace(studio.services, clients=clients, loudness=book)
+                assert await warm(agent, ctx, studio.cache) == 0
+                await measure_voices(agent, ctx, studio.cache)
+                voices = [
+                    one.sound for one in build_voice([(c.name, c.options) for c in choices], ctx).voices
+                ]
+                assert [book.level_db(sound) for sound in voices] == [pytest.approx(-20.5, abs=1)] * 2
+        assert cartesia.stats["texts"] == 1
 
 
 async def test_warming_gives_up_on_a_voice_that_is_down(
@@ -198,12 +222,32 @@ async def test_warming_gives_up_on_a_voice_that_is_down(
 ) -> None:
     monkeypatch.setattr(voice_lines, "RENDER_LIMIT_S", 1.0)
     monkeypatch.setattr(voice_lines, "MAX_FAILURES_IN_A_ROW", 1)
+    monkeypatch.setattr(voice_lines, "MAX_RENDERINGS", 2)
     studio.sim.faults.arm(FaultSpec(kind=FaultKind.HANG_BEFORE_FIRST_BYTE))
     lines = cacheable_lines(studio.agent.config)
     in_memory = lines[-1]
     await studio.cache.put(speech_key(studio.agent, in_memory, RATE), CachedSpeech(b"\0\0", RATE))
     assert await warm(studio.agent, studio.services, studio.cache) == len(lines) - 1
-    assert len(studio.sim.spoken_log) == 1
+    assert len(studio.sim.spoken_log) == 2  # those under way when the first failed
+
+
+async def test_a_voice_is_asked_for_a_few_lines_at_a_time(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = most = 0
+
+    async def watched(agent: Agent, text: str, services: ServiceContext) -> CachedSpeech | None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        try:
+            return await render(agent, text, services)
+        finally:
+            now -= 1
+
+    monkeypatch.setattr(voice_lines, "render", watched)
+    assert await warm(studio.agent, studio.services, studio.cache) == 0
+    assert most == voice_lines.MAX_RENDERINGS
 
 
 async def test_a_line_asked_for_twice_is_rendered_once(studio: Studio) -> None:
@@ -211,7 +255,7 @@ async def test_a_line_asked_for_twice_is_rendered_once(studio: Studio) -> None:
     for _ in range(3):
         renderer.ask(studio.agent, "One moment.", studio.services)
     async with asyncio.timeout(10.0):
-        while await cached_line(studio.cache, studio.agent, "One moment.", RATE) is None:  # noqa: ASYNC110 - a file
+        while await studio.cache.get(speech_key(studio.agent, "One moment.", RATE)) is None:  # noqa: ASYNC110 - a file
             await asyncio.sleep(0.02)
     await renderer.close()
     assert sum(spoken.text.strip() == "One moment." for spoken in studio.sim.spoken_log) == 1

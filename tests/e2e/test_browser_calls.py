@@ -11,7 +11,8 @@ import pytest_asyncio
 from pipecat.pipeline.worker import PipelineWorker
 
 from bot import browser_peers
-from bot.call import RELEASE_LIMIT_S, Call, CallState, EndReason
+from bot.call import Call
+from bot.call_life import RELEASE_LIMIT_S, CallState, EndReason
 from tests.fakes.browser_client import BrowserClient
 from tests.fakes.launcher import Launcher, open_launcher
 
@@ -140,7 +141,7 @@ async def test_a_browser_that_hangs_up_leaves_nothing(launcher: Launcher) -> Non
     for _ in range(5):
         call = await hang_up_after_the_first_word(launcher)
         assert call.end_reason is EndReason.CALLER_HUNG_UP
-        assert call.release_s < RELEASE_LIMIT_S
+        assert call.times.release_s < RELEASE_LIMIT_S
     async with asyncio.timeout(8):
         while (open_files(), len(asyncio.all_tasks())) > before or pipelines_alive():
             gc.collect()

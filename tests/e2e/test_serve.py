@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import wave
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bot.call import RELEASE_LIMIT_S
+from bot.call_life import RELEASE_LIMIT_S
+from bot.refused_calls import MOST_MOVES
 from bot.timeline import read_timeline
 from tests.fakes.launcher import eventually
 from tests.fakes.media_socket import dial, live_call, new_call_sid, token_in
@@ -105,6 +107,36 @@ async def test_the_calls_of_a_worker_that_was_killed_are_not_counted_as_live(tmp
                 await asyncio.sleep(0.1)
 
 
+def is_written_live(folder: Path, call_sid: str) -> bool:
+    with sqlite3.connect(folder / "first-ring.db") as store:
+        rows = store.execute("SELECT phase FROM saved_calls WHERE call_sid = ?", (call_sid,))
+        return rows.fetchone() == ("live",)
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_its_call_goes_on_in_the_other(tmp_path: Path) -> None:
+    async with open_served_process(tmp_path, workers=2) as served:
+        first, second = served.workers()
+        os.kill(second, signal.SIGSTOP)
+        async with live_call(served) as line:
+            await line.read(until="mark")
+            await eventually(lambda: is_written_live(tmp_path, line.call_sid))
+            os.kill(second, signal.SIGCONT)
+            os.kill(first, signal.SIGKILL)
+            assert await line.read() == "closed"
+        fields = {"CallSid": line.call_sid, "CallStatus": "in-progress"}
+        async with served.webhook("/twilio/after-stream", fields) as answer:
+            twiml = await answer.text()
+        assert 'name="resume" value="1"' in twiml
+        async with dial(served, line.call_sid) as again:
+            await again.connected()
+            await again.start(token_in(twiml), resume="1")
+            assert await again.read(until="media") == "media"
+            await again.stop()
+            assert await again.read() == "closed"
+        await eventually(lambda: len(served.workers()) == 2 and first not in served.workers(), 20.0)
+        assert second in served.workers()
+
+
 async def drains(served: ServedProcess) -> None:
     """Wait until every worker says that it drains."""
     answers = 0
@@ -126,7 +158,8 @@ async def test_a_drain_lets_the_call_that_runs_end(
             await line.read(until="media")
             served.process.send_signal(number)
             await drains(served)
-            assert "<Say" in await served.ring(new_call_sid())
+            assert "moves=1" in await served.ring(new_call_sid())
+            assert "<Say" in await served.ring(new_call_sid(), moves=MOST_MOVES)
             await line.read(until="mark")
             assert served.process.returncode is None
             await line.stop()

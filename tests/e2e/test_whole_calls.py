@@ -6,8 +6,7 @@ import json
 import re
 import sqlite3
 import wave
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,17 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 import pytest_asyncio
-from pipecat.processors.aggregators.llm_context import LLMContext
 
-from bot import call as bot_call
-from bot.call import Call, EndReason
-from bot.pipeline import CallGraph, GraphParts, build_graph
-from sims.report import CallReport, Measures
-from sims.scenario import Scenario, load_scenario
-from tests.fakes.launcher import Launcher, open_launcher
+from bot.call_life import EndReason
+from sims.scenario import load_scenario
+from tests.fakes.whole_calls import CallPlayer, WholeCall, open_call_player
 
-pytestmark = [pytest.mark.real_time, pytest.mark.timeout(110), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.whole_calls(about_s=70),
+    pytest.mark.timeout(110),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 SHIPPED = ("silent", "booking")
@@ -34,76 +34,22 @@ NAMES = ("questions", "silent", "keypad", "quick_message", "quick_booking", "boo
 GREETING = "Northside Dental, how can I help?"
 
 
-@dataclass(frozen=True)
-class WholeCall:
-    """One call from both ends."""
-
-    report: CallReport
-    call: Call
-    context: LLMContext
-
-    @property
-    def measures(self) -> Measures:
-        assert self.report.measures is not None
-        return self.report.measures
-
-    @property
-    def folder(self) -> Path:
-        assert self.call.setup.folder is not None
-        return self.call.setup.folder
-
-    def said(self, role: str) -> list[str]:
-        """Return what the model's memory holds of one side, tool calls left out."""
-        messages: list[Any] = [message for message in self.context.messages if isinstance(message, dict)]
-        return [
-            str(message["content"])
-            for message in messages
-            if message["role"] == role and isinstance(message.get("content"), str) and message["content"]
-        ]
-
-
-@dataclass(frozen=True)
-class Evening:
-    """All calls of this module."""
-
-    launcher: Launcher
-    calls: Mapping[str, "asyncio.Task[WholeCall]"]
-
-
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Evening]:
-    contexts: dict[int, LLMContext] = {}
-
-    def keep_context(parts: GraphParts) -> CallGraph:
-        graph = build_graph(parts)
-        contexts[id(parts.turns)] = graph.context
-        return graph
-
-    folder = tmp_path_factory.mktemp("calls")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bot_call, "build_graph", keep_context)
-        async with open_launcher(folder, profile="realistic") as launcher:
-
-            async def one(scenario: Scenario) -> WholeCall:
-                twilio = launcher.world.twilio
-                report = await twilio.place_call(scenario, voice_url=launcher.voice_url, out_dir=folder)
-                call = await launcher.ended(report.call_sid)
-                return WholeCall(report, call, contexts[id(call.turns)])
-
-            shipped = launcher.world.twilio.scenarios
-            chosen = [
-                *(shipped[name] for name in SHIPPED),
-                *map(load_scenario, sorted(SCENARIOS.glob("*.yaml"))),
-            ]
-            assert {scenario.name for scenario in chosen} == set(NAMES), "a call that nobody judges"
-            calls = {scenario.name: asyncio.create_task(one(scenario)) for scenario in chosen}
-            yield Evening(launcher, calls)
-            for task in calls.values():
-                task.cancel()
+async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[CallPlayer]:
+    async with open_call_player(tmp_path_factory.mktemp("calls")) as player:
+        shipped = player.launcher.world.twilio.scenarios
+        chosen = [
+            *(shipped[name] for name in SHIPPED),
+            *map(load_scenario, sorted(SCENARIOS.glob("*.yaml"))),
+        ]
+        assert {scenario.name for scenario in chosen} == set(NAMES), "a call that nobody judges"
+        for scenario in chosen:
+            player.begin(scenario.name, scenario)
+        yield player
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_call_goes_well_for_its_caller(evening: Evening, name: str) -> None:
+async def test_a_call_goes_well_for_its_caller(evening: CallPlayer, name: str) -> None:
     call = await evening.calls[name]
     assert call.report.outcome == "ok", (call.report.reasons, call.measures.turns)
     assert call.report.warnings == {}
@@ -111,7 +57,7 @@ async def test_a_call_goes_well_for_its_caller(evening: Evening, name: str) -> N
     assert all(turn.answer_s is not None for turn in call.measures.turns)
 
 
-async def test_a_booking_is_in_the_book_as_it_was_said(evening: Evening) -> None:
+async def test_a_booking_is_in_the_book_as_it_was_said(evening: CallPlayer) -> None:
     call = await evening.calls["quick_booking"]
     start = _booked_start(evening, call)
     assert start.strftime("%A") == "Wednesday"
@@ -123,7 +69,7 @@ async def test_a_booking_is_in_the_book_as_it_was_said(evening: Evening) -> None
     assert call.call.end_reason is EndReason.AGENT_ENDED
 
 
-async def test_a_caller_who_changes_her_mind_gets_the_day_she_changed_it_to(evening: Evening) -> None:
+async def test_a_caller_who_changes_her_mind_gets_the_day_she_changed_it_to(evening: CallPlayer) -> None:
     call = await evening.calls["booking"]
     assert sum(turn.answer_s is not None for turn in call.measures.turns) >= 6
     [change] = [over for over in call.measures.overs if over.kind == "interruption"]
@@ -135,7 +81,7 @@ async def test_a_caller_who_changes_her_mind_gets_the_day_she_changed_it_to(even
     assert re.search(rf"booked for {wanted[1]}, {start:%B} {start.day}", call.measures.agent_text)
 
 
-async def test_what_the_caller_heard_and_said_is_in_the_recording_of_their_phone(evening: Evening) -> None:
+async def test_what_the_caller_heard_and_said_is_in_the_recording_of_their_phone(evening: CallPlayer) -> None:
     call = await evening.calls["booking"]
     assert call.report.wav is not None
     caller, agent = await asyncio.to_thread(_sides, Path(call.report.wav))
@@ -146,7 +92,7 @@ async def test_what_the_caller_heard_and_said_is_in_the_recording_of_their_phone
         assert _is_loud(agent, start_s, end_s, slack_s=0.0), (word, start_s)
 
 
-def _booked_start(evening: Evening, call: WholeCall) -> datetime:
+def _booked_start(evening: CallPlayer, call: WholeCall) -> datetime:
     """Return when the one row begins that a call has put into the book, in the business's zone."""
     with sqlite3.connect(evening.launcher.settings.database_path) as book:
         rows = book.execute(
@@ -165,7 +111,7 @@ def _parse_utc(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-async def test_the_model_remembers_what_was_heard_and_no_more(evening: Evening) -> None:
+async def test_the_model_remembers_what_was_heard_and_no_more(evening: CallPlayer) -> None:
     call = await evening.calls["quick_booking"]
     cuts = [turn for turn in call.measures.turns if turn.interrupts]
     assert len(cuts) == 2
@@ -179,7 +125,7 @@ async def test_the_model_remembers_what_was_heard_and_no_more(evening: Evening) 
     assert len(played) - same <= len(cuts), "heard and not remembered: at most a word for each cut"
 
 
-async def test_a_message_is_in_the_book(evening: Evening) -> None:
+async def test_a_message_is_in_the_book(evening: CallPlayer) -> None:
     await evening.calls["quick_message"]
     await evening.calls["keypad"]
     with sqlite3.connect(evening.launcher.settings.database_path) as book:
@@ -194,13 +140,13 @@ async def test_a_message_is_in_the_book(evening: Evening) -> None:
     assert {"heating", "room", "on"} & set(_words(rows[1][2]))
 
 
-async def test_questions_are_answered_from_the_facts(evening: Evening) -> None:
+async def test_questions_are_answered_from_the_facts(evening: CallPlayer) -> None:
     call = await evening.calls["questions"]
     assert "nine AM to one PM" in call.measures.turns[0].reply_text
     assert "Harrison Avenue" in call.measures.turns[1].reply_text
 
 
-async def test_a_silent_caller_is_asked_twice_and_let_go(evening: Evening) -> None:
+async def test_a_silent_caller_is_asked_twice_and_let_go(evening: CallPlayer) -> None:
     call = await evening.calls["silent"]
     assert call.call.end_reason is EndReason.NO_SPEECH
     assert "Are you still there" in call.measures.agent_text
@@ -210,7 +156,7 @@ async def test_a_silent_caller_is_asked_twice_and_let_go(evening: Evening) -> No
 
 
 @pytest.mark.parametrize("name", ["questions", "quick_booking"])
-async def test_a_call_leaves_its_timeline_and_both_sides_of_its_sound(evening: Evening, name: str) -> None:
+async def test_a_call_leaves_its_timeline_and_both_sides_of_its_sound(evening: CallPlayer, name: str) -> None:
     call = await evening.calls[name]
     timeline = json.loads(await asyncio.to_thread((call.folder / "timeline.json").read_text))
     assert timeline["ended_reason"] == "agent_ended"

@@ -1,5 +1,6 @@
 """An appointment book and a message book in memory, for tests that need no disk."""
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -15,7 +16,7 @@ from integrations.calendar import (
     SlotTakenError,
     candidate_slots,
 )
-from integrations.messages import CallerMessage, MessageBookUnavailableError
+from integrations.messages import CallerMessage, MessageBookUnavailableError, Noted
 
 
 @dataclass
@@ -29,12 +30,15 @@ class MemoryCalendar:
     rivals: list[Slot] = field(default_factory=list[Slot])
     """What they took."""
     down: bool = False
+    slow_s: float = 0.0
+    """For each answer."""
 
     async def free_slots(
         self, *, first_day: date, last_day: date, service: Service, part_of_day: PartOfDay, limit: int
     ) -> list[Slot]:
         if self.down:
             raise CalendarUnavailableError("down")
+        await asyncio.sleep(self.slow_s)
         days = [first_day + timedelta(days=n) for n in range((last_day - first_day).days + 1)]
         slots = [
             slot
@@ -47,6 +51,7 @@ class MemoryCalendar:
     async def book(self, request: BookingRequest) -> Booking:
         if self.down:
             raise CalendarUnavailableError("down")
+        await asyncio.sleep(self.slow_s)
         if request.key not in self.booked:
             if self.taken_from_under:
                 self.rivals.append(request.slot)
@@ -64,8 +69,10 @@ class MemoryCalendar:
 class MemoryMessageBook:
     left: dict[str, CallerMessage] = field(default_factory=dict[str, CallerMessage])
     down: bool = False
+    noted: Noted = Noted.IN_THE_BOOK
 
-    async def leave(self, message: CallerMessage) -> None:
+    async def leave(self, message: CallerMessage) -> Noted:
         if self.down:
             raise MessageBookUnavailableError("down")
         self.left.setdefault(message.key, message)
+        return self.noted

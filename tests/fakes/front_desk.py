@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bot.flow_check import read_flow
-from flows.business import Business, prompt_facts
+from flows.business import Business, PersonAnswer, prompt_facts
 from flows.reception import tools
 from integrations.calendar import OpeningHours
 from sims.brain import Block, TextBlock, ToolUse, reply
@@ -31,6 +31,9 @@ class FrontDesk:
     tool_calls: list[ToolUse] = field(default_factory=list[ToolUse])
     results: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     ended: int = 0
+    person: PersonAnswer = PersonAnswer.NOBODY
+    """What becomes of a caller who wants one."""
+    asked_for_person: list[str] = field(default_factory=list[str])
     think: Callable[[Mapping[str, Any]], list[Block]] = reply
 
     def __post_init__(self) -> None:
@@ -45,6 +48,7 @@ class FrontDesk:
             caller_number="+18505550142",
             now=lambda: self.now,
             request_end=self._end,
+            request_person=self._request_person,
         )
         facts = prompt_facts(business)
         self.state |= {"business": business, **facts}
@@ -53,6 +57,10 @@ class FrontDesk:
         self.system = _render(node.get("role_message", ""), facts)
         self.messages.append({"role": "user", "content": _render(node["task_messages"][0]["content"], facts)})
         self.agent_said("Northside Dental, how can I help?")
+
+    def _request_person(self, about: str) -> PersonAnswer:
+        self.asked_for_person.append(about)
+        return self.person
 
     async def say(self, text: str) -> str:
         """The caller says `text`; returns the agent's words, tool calls carried out in between."""

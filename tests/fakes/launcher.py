@@ -22,13 +22,18 @@ from server import create_app
 from sims.profiles import PROFILES
 from sims.webhook import sign
 from sims.world import SimWorld
+from tests.fakes import rendered_lines
 
 ROOT = Path(__file__).parent.parent.parent
 NUMBER = "+18506872085"
 WAIT_S = 10.0
+NOBODY_ELSE = {
+    'handoff: {humans: ["+15551230000"], after_failed_turns: 2, voicemail: true}': "handoff: {voicemail: false}"
+}
+"""What to change in the shipped `agent.yaml` for calls that go to nobody, and end when they are given up."""
 
 
-class _QuietServer(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """Leaves the signals of the test run alone."""
 
     @contextlib.contextmanager
@@ -65,10 +70,11 @@ class Served:
         headers = {"X-Twilio-Signature": self.signature(url, fields)}
         return self.http.post(url, data=fields, headers=headers)
 
-    async def ring(self, call_sid: str, *, called: str = NUMBER) -> str:
-        """Post the voice webhook of a call; returns the TwiML."""
+    async def ring(self, call_sid: str, *, called: str = NUMBER, moves: int = 0) -> str:
+        """Post the voice webhook of a call, sent back `moves` times before; returns the TwiML."""
         fields = {"CallSid": call_sid, "From": "+15550100001", "To": called, "Direction": "inbound"}
-        async with self.webhook("/twilio/voice", fields) as answer:
+        path = f"/twilio/voice?moves={moves}" if moves else "/twilio/voice"
+        async with self.webhook(path, fields) as answer:
             assert answer.status == 200
             return await answer.text()
 
@@ -141,9 +147,10 @@ async def open_launcher(
     """
     async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
         listening = socket.create_server(("127.0.0.1", port))
+        rendered_lines.lend(folder, world)
         complete = _settings(folder, world, listening.getsockname()[1], settings)
         app = create_app(complete)
-        server = _QuietServer(
+        server = QuietServer(
             uvicorn.Config(
                 app,
                 log_level="warning",
@@ -158,6 +165,7 @@ async def open_launcher(
         try:
             # At once: rendering the fixed lines is not the test.
             await _wait_until_ready(app, server, serving)
+            rendered_lines.keep(folder)
             for vendor in world.vendors:
                 vendor.profile = PROFILES[profile]
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
@@ -171,7 +179,16 @@ def _settings(folder: Path, world: SimWorld, port: int, more: Mapping[str, Any])
     env = world.env()
     vendors: dict[str, Any] = {
         name: {"api_key": "sim", "base_url": env[f"{name.upper()}_BASE_URL"]}
-        for name in ("deepgram", "anthropic", "elevenlabs", "cartesia")
+        for name in (
+            "deepgram",
+            "assemblyai",
+            "anthropic",
+            "openai",
+            "groq",
+            "fireworks",
+            "elevenlabs",
+            "cartesia",
+        )
     }
     vendors["twilio"] = {
         "account_sid": env["TWILIO_ACCOUNT_SID"],

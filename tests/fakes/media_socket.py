@@ -60,7 +60,7 @@ class MediaSocket:
     async def connected(self) -> None:
         await self.raw('{"event": "connected", "protocol": "Call", "version": "1.0.0"}')
 
-    async def start(self, token: str | None) -> None:
+    async def start(self, token: str | None, **parameters: str) -> None:
         await self.send(
             "start",
             {
@@ -69,7 +69,7 @@ class MediaSocket:
                 "callSid": self.call_sid,
                 "tracks": ["inbound"],
                 "mediaFormat": FORMAT,
-                "customParameters": {} if token is None else {"token": token},
+                "customParameters": parameters if token is None else {"token": token, **parameters},
             },
         )
 

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import uvicorn
 from fastapi import FastAPI, Response, WebSocket
 from pipecat.runner.types import WebSocketRunnerArguments
+
+from tests.fakes.launcher import QuietServer
 
 
 @dataclass
@@ -35,14 +37,6 @@ class Runner:
         return f'<?xml version="1.0" encoding="UTF-8"?><Response>{stream}<Pause length="40"/></Response>'
 
 
-class _QuietServer(uvicorn.Server):
-    """Leaves the signals of the test run alone."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
 @contextlib.asynccontextmanager
 async def open_runner(take: Callable[[WebSocketRunnerArguments], Awaitable[None]]) -> AsyncGenerator[Runner]:
     """Serve until the block ends."""
@@ -61,7 +55,7 @@ async def open_runner(take: Callable[[WebSocketRunnerArguments], Awaitable[None]
         runner.bots.append(taking)
         await asyncio.wait({taking})
 
-    server = _QuietServer(uvicorn.Config(app, log_level="warning", lifespan="off", ws="websockets-sansio"))
+    server = QuietServer(uvicorn.Config(app, log_level="warning", lifespan="off", ws="websockets-sansio"))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         yield runner

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,11 @@ import aiohttp
 
 from sims.profiles import PROFILES
 from sims.world import SimWorld
+from tests.fakes import rendered_lines
 from tests.fakes.launcher import ROOT, Served
 
-READY_LIMIT_S = 20.0
+READY_LIMIT_S = 40.0
+"""Two workers load their models and render their lines, beside other tests."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class ServedProcess(Served):
     recordings: Path
     log: Path
 
+    def signal(self, number: signal.Signals) -> None:
+        """Signal it and its workers."""
+        os.killpg(self.process.pid, number)
+
     def workers(self) -> list[int]:
         """Return the process ids of the workers, when there are several."""
         parent = self.process.pid
@@ -39,47 +45,76 @@ class ServedProcess(Served):
 
 
 @contextlib.asynccontextmanager
-async def open_served_process(folder: Path, *, workers: int = 1) -> AsyncGenerator[ServedProcess]:
+async def open_served_process(
+    folder: Path, *, workers: int = 1, world: SimWorld | None = None, **environment: str
+) -> AsyncGenerator[ServedProcess]:
     """Run the command until the block ends; ready for calls when it begins.
 
     Args:
-        folder: Gets the database, recordings, caches and the log.
+        folder: Gets the database, recordings, caches and the log; several processes may share it.
         workers: How many.
+        world: The vendors; None makes them.
+        environment: More settings.
     """
-    async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
-        port = _free_port()
-        environment = {
-            **os.environ,
-            **world.env(),
-            **{f"{vendor}_API_KEY": "sim" for vendor in ("DEEPGRAM", "ANTHROPIC", "ELEVENLABS", "CARTESIA")},
-            "PYTHONPATH": str(ROOT),
-            "AGENTS_DIR": str(ROOT / "flows"),
-            "DATABASE_URL": f"sqlite:///{folder / 'first-ring.db'}",
-            "RECORDINGS_URL": str(folder / "recordings"),
-            "PORT": str(port),
-            "WORKERS": str(workers),
-            "SIMS": "off",
-        }
-        log = folder / "log.txt"
-        with log.open("wb") as written:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bot.cli", "serve"),
-                cwd=folder,
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=written,
-                stderr=written,
-                start_new_session=True,  # with its workers it can be ended as one
-            )
-        try:
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
-                served = ServedProcess(world, port, http, process, folder / "recordings", log)
-                await _wait_until_ready(served)
-                yield served
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+    async with (
+        SimWorld(profile=PROFILES["instant"], seed=1) as world,
+        open_process_beside(world, folder, workers=workers) as served,
+    ):
+        yield served
+
+
+@contextlib.asynccontextmanager
+async def open_process_beside(
+    world: SimWorld, folder: Path, *, workers: int = 1, name: str = "log", environment: Mapping[str, str] = {}
+) -> AsyncGenerator[ServedProcess]:
+    """As `open_served_process`, with vendors that others use too.
+
+    Args:
+        world: The vendors.
+        folder: Shared by processes that are to share calls.
+        workers: How many.
+        name: Of the log.
+        environment: More settings.
+    """
+    port = _free_port()
+    complete = {
+        **os.environ,
+        **world.env(),
+        **{
+            f"{vendor}_API_KEY": "sim"
+            for vendor in ("DEEPGRAM", "ASSEMBLYAI", "ANTHROPIC", "ELEVENLABS", "CARTESIA")
+        },
+        "PYTHONPATH": str(ROOT),
+        "AGENTS_DIR": str(ROOT / "flows"),
+        "DATABASE_URL": f"sqlite:///{folder / 'first-ring.db'}",
+        "RECORDINGS_URL": str(folder / "recordings"),
+        "PORT": str(port),
+        "WORKERS": str(workers),
+        "SIMS": "off",
+        **environment,
+    }
+    log = folder / f"{name}.txt"
+    rendered_lines.lend(folder, world)
+    with log.open("wb") as written:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bot.cli", "serve"),
+            cwd=folder,
+            env=complete,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            start_new_session=True,  # with its workers it can be ended as one
+        )
+    try:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
+            served = ServedProcess(world, port, http, process, folder / "recordings", log)
+            await _wait_until_ready(served)
+            rendered_lines.keep(folder)
+            yield served
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 async def _wait_until_ready(served: ServedProcess) -> None:

@@ -1,5 +1,4 @@
 import asyncio
-from typing import Self
 
 import pytest
 from pipecat.audio.dtmf.types import KeypadEntry
@@ -17,7 +16,6 @@ from pipecat.frames.frames import (
     LLMContextUserTurnFrame,
     ProposedUserStartedSpeakingFrame,
     ProposedUserStoppedSpeakingFrame,
-    StartFrame,
     TranscriptionFrame,
     UserBackchannelFrame,
     UserStartedSpeakingFrame,
@@ -25,8 +23,6 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMUserAggregator, LLMUserAggregatorParams
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
@@ -35,35 +31,15 @@ from pipecat.turns.types import ProcessFrameResult
 from pipecat.turns.user_start import TranscriptionUserTurnStartStrategy, VADUserTurnStartStrategy
 from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
-from pipecat.workers.runner import WorkerRunner
 
 from processors.barge_in import INTERRUPTION_LIMIT_S, MAX_HELD, REPLY_LIMIT_S, BargeInProcessor
 from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptFlushedFrame
 from processors.keypad import KeypadProcessor
 from processors.language import load_language, normalise
 from tests.fakes.agent_playout import FakeAgentPlayout
+from tests.fakes.pipeline_rig import PipelineRig
 
 UP = FrameDirection.UPSTREAM
-
-
-class Tail(FrameProcessor):
-    """Notes what reaches it, downstream only; in direct mode, so that times are exact."""
-
-    def __init__(self) -> None:
-        super().__init__(enable_direct_mode=True)
-        self.seen: list[tuple[float, Frame]] = []
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if direction is FrameDirection.DOWNSTREAM and not isinstance(frame, StartFrame):
-            self.seen.append((asyncio.get_running_loop().time(), frame))
-        await self.push_frame(frame, direction)
-
-    def kinds(self) -> list[type[Frame]]:
-        return [type(frame) for _, frame in self.seen]
-
-    def texts(self) -> list[str]:
-        return [frame.text for _, frame in self.seen if isinstance(frame, TranscriptionFrame)]
 
 
 class Listener:
@@ -74,42 +50,33 @@ class Listener:
         self.told.append((kind, reason))
 
 
-class Rig:
-    """A `BargeInProcessor` in a real pipeline; `tail` stands where the aggregator would."""
+class Waiting:
+    """A caller who waits for an answer."""
 
-    def __init__(self, *more: FrameProcessor, enabled: bool = True) -> None:
-        self.playout = FakeAgentPlayout(is_audible=True)
+    def __init__(self) -> None:
+        self.owes = self.is_thinking = True
+        self.nudges: list[str] = []
+
+    def nudged(self, text: str) -> None:
+        self.nudges.append(text)
+
+
+class Rig(PipelineRig):
+    """A `BargeInProcessor`; `tail` stands where the aggregator would."""
+
+    def __init__(self, *more: FrameProcessor, enabled: bool = True, waiting: Waiting | None = None) -> None:
+        self.playout = FakeAgentPlayout(is_audible=waiting is None)
         self.listener = Listener()
         self.barge_in = BargeInProcessor(
-            self.playout, load_language("en"), enabled=enabled, listener=self.listener
+            self.playout, load_language("en"), enabled=enabled, waiting=waiting, listener=self.listener
         )
-        self.more = more
-        self.tail = Tail()
-
-    async def __aenter__(self) -> Self:
-        self.worker = PipelineWorker(
-            Pipeline([self.barge_in, *self.more, self.tail]),
-            params=PipelineParams(),
-            enable_rtvi=False,
-            enable_turn_tracking=False,
-            idle_timeout_secs=None,
-        )
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(self.worker)
-        self._running = asyncio.create_task(runner.run())
-        await asyncio.sleep(0.1)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.worker.cancel()
-        await self._running
+        super().__init__(self.barge_in, *more)
 
     def now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    async def give(self, *frames: Frame, up: bool = False) -> None:
-        for frame in frames:
-            await self.barge_in.queue_frame(frame, UP if up else FrameDirection.DOWNSTREAM)
+    def texts(self) -> list[str]:
+        return [frame.text for frame in self.tail.of(TranscriptionFrame)]
 
     async def sound(self, seconds: float, *words: Frame) -> None:
         """The caller makes a sound that becomes speech; words come at its end, before it is known to be over."""
@@ -123,9 +90,9 @@ class Rig:
 
     async def answer(self, *, interrupts: bool) -> None:
         """The aggregator's part: the turn starts."""
-        await self.give(UserStartedSpeakingFrame(), up=True)
+        await self.give(UserStartedSpeakingFrame(), direction=UP)
         if interrupts:
-            await self.give(InterruptionFrame(), up=True)
+            await self.give(InterruptionFrame(), direction=UP)
             self.playout.drop()
 
 
@@ -188,10 +155,10 @@ async def test_words_let_everything_through_in_order_and_nothing_is_played_again
         await rig.give(*frames[:2])
         assert rig.tail.seen == []
         await rig.give(frames[2])
-        assert [frame for _, frame in rig.tail.seen] == frames[:3]
+        assert rig.tail.frames == frames[:3]
         await rig.answer(interrupts=True)
         await rig.give(frames[3], VADUserStoppedSpeakingFrame())
-        assert [frame for _, frame in rig.tail.seen][:4] == frames
+        assert rig.tail.frames[:4] == frames
         await asyncio.sleep(1.0)
         assert rig.playout.kinds() == ["pause", "drop"]
         assert rig.listener.told == [("pause", "sound"), ("interrupt", "words")]
@@ -223,7 +190,7 @@ async def test_an_echo_is_dropped_and_the_caller_s_own_words_are_not() -> None:
         await rig.give(TranscriptFlushedFrame())
         assert rig.playout.kinds() == ["pause", "resume"]
         await rig.sound(0.9, final("Tuesday at nine"))
-        assert rig.tail.texts() == ["Tuesday at nine"]
+        assert rig.texts() == ["Tuesday at nine"]
 
 
 async def echoes_twice(rig: Rig) -> None:
@@ -247,12 +214,28 @@ async def test_an_echo_that_comes_when_the_agent_is_done_is_dropped(text: str, h
         assert not rig.playout.is_paused
         await rig.give(VADUserStartedSpeakingFrame())
         rig.playout.is_audible = False
-        await rig.give(BotStoppedSpeakingFrame(), up=True)
+        await rig.give(BotStoppedSpeakingFrame(), direction=UP)
         await rig.give(VADUserStoppedSpeakingFrame(), final(text))
-        assert rig.tail.texts() == ([text] if has_text else [])
+        assert rig.texts() == ([text] if has_text else [])
         rig.barge_in.onset(rig.now_s())
         await rig.give(VADUserStartedSpeakingFrame(), final("Tuesday at nine"))
-        assert rig.tail.texts()[-1] == "Tuesday at nine"
+        assert rig.texts()[-1] == "Tuesday at nine"
+
+
+async def test_an_echo_in_two_pieces_stays_one_when_the_agent_is_done() -> None:
+    async with Rig() as rig:
+        rig.playout.words = normalise("We have Tuesday at nine. Or Wednesday at ten?").split()
+        await echoes_twice(rig)
+        await rig.sound(0.4)
+        assert not rig.playout.is_paused
+        rig.barge_in.onset(rig.now_s())
+        await rig.give(VADUserStartedSpeakingFrame())
+        rig.playout.is_audible = False
+        await rig.give(BotStoppedSpeakingFrame(), direction=UP)
+        await rig.give(VADUserStoppedSpeakingFrame(), final("Or Wednesday at ten"))
+        assert rig.texts() == []
+        await rig.sound(0.4, final("Wednesday at ten"))
+        assert rig.texts() == ["Wednesday at ten"]
 
 
 async def test_who_interrupts_an_agent_that_hears_itself_is_heard() -> None:
@@ -261,7 +244,7 @@ async def test_who_interrupts_an_agent_that_hears_itself_is_heard() -> None:
         await echoes_twice(rig)
         rig.barge_in.onset(rig.now_s())
         await rig.give(VADUserStartedSpeakingFrame(), interim("no Tuesday"), final("No, Tuesday at nine."))
-        assert rig.tail.texts() == ["No, Tuesday at nine."]
+        assert rig.texts() == ["No, Tuesday at nine."]
         assert ("interrupt", "words") in rig.listener.told
 
 
@@ -280,7 +263,7 @@ async def test_yes_is_an_answer_only_to_a_question_that_is_nearly_said(
         rig.playout.text, rig.playout.remaining_s = text, remaining_s
         await rig.sound(0.4, final("Yes."))
         await rig.give(TranscriptFlushedFrame())
-        assert rig.tail.texts() == (["Yes."] if answers else [])
+        assert rig.texts() == (["Yes."] if answers else [])
 
 
 async def test_a_model_can_take_the_word_list_s_place_and_may_fail() -> None:
@@ -293,9 +276,9 @@ async def test_a_model_can_take_the_word_list_s_place_and_may_fail() -> None:
     async with Rig() as rig:
         rig.barge_in._backchannels = Model()
         await rig.give(final("rhubarb"))
-        assert rig.tail.texts() == []
+        assert rig.texts() == []
         await rig.give(final("fail"))
-        assert rig.tail.texts() == ["fail"]
+        assert rig.texts() == ["fail"]
 
 
 # Who is busy
@@ -316,9 +299,9 @@ async def test_nothing_is_held_while_the_agent_has_nothing_to_say() -> None:
 
 async def turn_with_words(rig: Rig) -> None:
     rig.playout.is_audible = False
-    await rig.give(UserStartedSpeakingFrame(), up=True)
+    await rig.give(UserStartedSpeakingFrame(), direction=UP)
     await rig.give(final("Tuesday please."))
-    await rig.give(UserStoppedSpeakingFrame(), up=True)
+    await rig.give(UserStoppedSpeakingFrame(), direction=UP)
 
 
 async def test_after_the_caller_s_turn_the_agent_is_about_to_speak() -> None:
@@ -329,7 +312,31 @@ async def test_after_the_caller_s_turn_the_agent_is_about_to_speak() -> None:
         rig.barge_in.noise(rig.now_s())
         assert not rig.playout.is_paused
         await rig.sound(0.4, final("and Wednesday"))
-        assert rig.tail.texts() == ["Tuesday please.", "and Wednesday"]
+        assert rig.texts() == ["Tuesday please.", "and Wednesday"]
+
+
+@pytest.mark.parametrize(("is_audible", "is_paused"), [(False, True), (True, False)])
+async def test_who_says_um_before_the_agent_was_heard_is_let_go_on(
+    *, is_audible: bool, is_paused: bool
+) -> None:
+    async with Rig() as rig:
+        await turn_with_words(rig)
+        rig.playout.is_audible = is_audible
+        await rig.sound(0.6, final("Well, uh,"), TranscriptFlushedFrame())
+        await asyncio.sleep(0.6)
+        assert rig.playout.is_paused == is_paused
+        if is_paused:
+            await rig.sound(0.5, interim("on"), final("on Wednesday."))
+            assert rig.texts() == ["Tuesday please.", "Well, uh,", "on Wednesday."]
+
+
+async def test_who_says_um_and_no_more_gets_their_answer() -> None:
+    async with Rig() as rig:
+        await turn_with_words(rig)
+        await rig.sound(0.6, final("Um."), TranscriptFlushedFrame())
+        await asyncio.sleep(1.3)
+        assert rig.playout.kinds() == ["pause", "resume"]
+        assert rig.texts() == ["Tuesday please."]
 
 
 @pytest.mark.parametrize("ends", [InterruptionFrame, BotStoppedSpeakingFrame, None])
@@ -343,7 +350,7 @@ async def test_until_it_has_spoken_or_was_interrupted_or_does_not(ends: type[Fra
             assert rig.playout.kinds() == ["pause", "resume"]
             await asyncio.sleep(0.2)
         else:
-            await rig.give(ends(), up=True)
+            await rig.give(ends(), direction=UP)
         rig.playout.log.clear()
         rig.barge_in.onset(rig.now_s())
         assert rig.playout.log == []
@@ -352,7 +359,7 @@ async def test_until_it_has_spoken_or_was_interrupted_or_does_not(ends: type[Fra
 async def test_nobody_answers_a_cough() -> None:
     async with Rig() as rig:
         rig.playout.is_audible = False
-        await rig.give(UserStartedSpeakingFrame(), UserStoppedSpeakingFrame(), up=True)
+        await rig.give(UserStartedSpeakingFrame(), UserStoppedSpeakingFrame(), direction=UP)
         rig.barge_in.onset(rig.now_s())
         assert rig.playout.log == []
 
@@ -368,7 +375,7 @@ async def test_nobody_answers_a_cough() -> None:
 async def test_keys_and_tools_make_it_busy_too(frame: Frame) -> None:
     async with Rig() as rig:
         rig.playout.is_audible = False
-        await rig.give(frame, up=True)
+        await rig.give(frame, direction=UP)
         rig.barge_in.onset(rig.now_s())
         assert rig.playout.is_paused
 
@@ -376,10 +383,10 @@ async def test_keys_and_tools_make_it_busy_too(frame: Frame) -> None:
 async def test_in_the_caller_s_turn_nothing_is_held() -> None:
     async with Rig() as rig:
         await turn_with_words(rig)
-        await rig.give(UserStartedSpeakingFrame(), up=True)
+        await rig.give(UserStartedSpeakingFrame(), direction=UP)
         await rig.sound(0.4, final("Uh-huh."))
         assert rig.playout.log == []
-        assert rig.tail.texts() == ["Tuesday please.", "Uh-huh."]
+        assert rig.texts() == ["Tuesday please.", "Uh-huh."]
 
 
 async def test_an_agent_that_finishes_meanwhile_lets_everything_go_on() -> None:
@@ -388,7 +395,7 @@ async def test_an_agent_that_finishes_meanwhile_lets_everything_go_on() -> None:
         await asyncio.sleep(0.2)
         await rig.give(VADUserStartedSpeakingFrame(), interim("uh-huh"))
         rig.playout.is_audible = False
-        await rig.give(BotStoppedSpeakingFrame(), up=True)
+        await rig.give(BotStoppedSpeakingFrame(), direction=UP)
         assert not rig.playout.is_paused
         assert rig.tail.kinds() == [VADUserStartedSpeakingFrame, InterimTranscriptionFrame]
         assert rig.listener.told[-1] == ("let go", "agent done")
@@ -399,7 +406,7 @@ async def test_a_key_passes_at_once_and_its_interruption_lets_everything_go_on()
         rig.barge_in.onset(rig.now_s())
         await rig.give(VADUserStartedSpeakingFrame(), InputDTMFFrame(KeypadEntry.ONE))
         assert rig.tail.kinds() == [InputDTMFFrame]
-        await rig.give(InterruptionFrame(), up=True)
+        await rig.give(InterruptionFrame(), direction=UP)
         rig.playout.drop()
         assert rig.tail.kinds() == [InputDTMFFrame, VADUserStartedSpeakingFrame]
         assert rig.playout.kinds() == ["pause", "drop"]
@@ -407,10 +414,10 @@ async def test_a_key_passes_at_once_and_its_interruption_lets_everything_go_on()
 
 async def test_right_after_an_interruption_audio_that_is_still_there_does_not_count() -> None:
     async with Rig() as rig:
-        await rig.give(InterruptionFrame(), up=True)
+        await rig.give(InterruptionFrame(), direction=UP)
         rig.barge_in.onset(rig.now_s())
         assert rig.playout.log == []
-        await rig.give(BotStartedSpeakingFrame(), up=True)
+        await rig.give(BotStartedSpeakingFrame(), direction=UP)
         rig.barge_in.onset(rig.now_s())
         assert rig.playout.is_paused
 
@@ -440,18 +447,18 @@ async def test_a_line_that_may_not_be_interrupted_is_not_and_words_are_kept_for_
         await rig.give(TranscriptFlushedFrame())
         assert rig.tail.kinds() == [UserBackchannelFrame]
         await rig.sound(0.4, final("Who is this?"))
-        assert rig.tail.texts() == ["Who is this?"]
+        assert rig.texts() == ["Who is this?"]
         await asyncio.sleep(2 * INTERRUPTION_LIMIT_S)
         assert rig.playout.log == []
         assert InterruptionFrame not in rig.tail.kinds()
         await rig.answer(interrupts=False)
         await rig.sound(0.4, final("Okay."))  # the caller has the floor
-        assert rig.tail.texts() == ["Who is this?", "Okay."]
+        assert rig.texts() == ["Who is this?", "Okay."]
 
 
 async def test_in_a_turn_that_is_open_the_interruption_is_made_here_before_the_words() -> None:
     async with Rig() as rig:
-        await rig.give(UserStartedSpeakingFrame(), up=True)
+        await rig.give(UserStartedSpeakingFrame(), direction=UP)
         await rig.sound(0.4, final("no wait"))
         kinds = rig.tail.kinds()
         assert kinds.index(InterruptionFrame) < kinds.index(VADUserStartedSpeakingFrame)
@@ -479,7 +486,7 @@ async def test_what_is_held_is_bounded_and_interims_go_first() -> None:
         await rig.give(interim("no"))
         assert len(rig.tail.seen) == MAX_HELD + 1
         assert rig.tail.kinds()[0] is VADUserStartedSpeakingFrame
-        assert rig.tail.texts() == ["uh-huh"]
+        assert rig.texts() == ["uh-huh"]
         await rig.answer(interrupts=True)
 
 
@@ -590,7 +597,7 @@ class CallRig(Rig):
             self.context, params=LLMUserAggregatorParams(user_turn_strategies=strategies)
         )
         self.silencer = DropsOnInterruption(self.playout)
-        self.more = (KeypadProcessor(), aggregator, self.silencer)
+        self.processors += [KeypadProcessor(), aggregator, self.silencer]
 
     def said(self) -> list[object]:
         return [message.get("content") for message in self.context.messages if isinstance(message, dict)]
@@ -656,3 +663,80 @@ async def test_the_caller_who_goes_on_while_the_agent_thinks_interrupts_it_once(
         assert rig.silencer.interruptions == interruptions + 1
         assert rig.said() == ["Tuesday.", "or Wednesday."]
         assert not rig.playout.is_paused
+
+
+# Who waits for an answer
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["Hello?"],
+        ["Hello? Are you there?"],
+        ["Are you", "there?"],
+        ["Okay, hello?"],
+        ["Can you", "hear", "me?"],
+    ],
+)
+async def test_who_wonders_whether_anybody_is_there_interrupts_nothing(pieces: list[str]) -> None:
+    waiting = Waiting()
+    async with Rig(waiting=waiting) as rig:
+        await asyncio.sleep(REPLY_LIMIT_S + 1)  # however long it takes: the answer is owed
+        await rig.sound(0.9, *map(final, pieces))
+        await rig.give(TranscriptFlushedFrame())
+        await asyncio.sleep(0.5)
+        assert rig.listener.told[-1][0] == "resume"
+        assert waiting.nudges == [" ".join(pieces)]
+        assert rig.texts() == []
+        assert [frame.text for frame in rig.tail.of(UserBackchannelFrame)] == waiting.nudges
+
+
+async def test_a_long_hello_is_let_end() -> None:
+    waiting = Waiting()
+    async with Rig(waiting=waiting) as rig:
+        rig.barge_in.onset(rig.now_s())
+        await rig.give(VADUserStartedSpeakingFrame(start_secs=0.2))
+        await asyncio.sleep(0.5)
+        await rig.give(InterimTranscriptionFrame("Hello? Are", "caller", ""))
+        await asyncio.sleep(1.5)
+        assert [kind for kind, _ in rig.listener.told] == ["pause"]
+        await rig.give(final("Hello? Are you there?"), VADUserStoppedSpeakingFrame(stop_secs=0.2))
+        await rig.give(TranscriptFlushedFrame())
+        await asyncio.sleep(0.5)
+        assert waiting.nudges == ["Hello? Are you there?"]
+
+
+async def test_words_that_begin_like_a_nudge_and_say_more_interrupt_with_all_of_them() -> None:
+    waiting = Waiting()
+    async with Rig(waiting=waiting) as rig:
+        await rig.sound(0.9, final("Are you"), final("open on Friday?"))
+        await asyncio.sleep(0.1)
+        assert rig.listener.told[-1] == ("interrupt", "words")
+        assert rig.texts() == ["Are you", "open on Friday?"]
+        assert waiting.nudges == []
+
+
+async def test_hello_over_the_answer_interrupts_it() -> None:
+    waiting = Waiting()
+    waiting.is_thinking = False
+    async with Rig(waiting=waiting) as rig:
+        rig.playout.is_audible = True
+        await rig.sound(0.6, final("Hello?"))
+        await asyncio.sleep(0.1)
+        assert rig.listener.told[-1][0] == "interrupt"
+        assert waiting.nudges == []
+
+
+async def test_a_backchannel_while_an_answer_is_owed_is_no_turn_behind_a_filler_either() -> None:
+    waiting = Waiting()
+    async with Rig(waiting=waiting) as rig:
+        await asyncio.sleep(REPLY_LIMIT_S + 1)
+        await rig.sound(0.5, final("Mm-hm."))
+        await rig.give(TranscriptFlushedFrame())
+        await asyncio.sleep(2.0)
+        assert rig.texts() == []
+        assert rig.listener.told[-1][0] == "resume"
+        waiting.owes = waiting.is_thinking = False
+        await rig.sound(0.5, final("Mm-hm."))
+        await asyncio.sleep(0.5)
+        assert rig.texts() == ["Mm-hm."]

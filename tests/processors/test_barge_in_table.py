@@ -12,17 +12,21 @@ INTERRUPT, LET_GO = Action.INTERRUPT, Action.LET_GO
 HOLD, PASS, DROP = Action.HOLD, Action.PASS, Action.DROP
 FATES = (HOLD, PASS, DROP)
 
-BACKCHANNEL, ECHO, MEANING = "uh-huh", "echo of the agent", "no wait"
+BACKCHANNEL, ECHO, MEANING, FILLED = "uh-huh", "echo of the agent", "no wait", "well, um"
 
 
 def means_something(text: str, *, is_final: bool, can_be_echo: bool) -> bool:
     if text == ECHO:
         return not can_be_echo
-    return text != BACKCHANNEL
+    return text not in (BACKCHANNEL, FILLED)
+
+
+def goes_on(text: str) -> bool:
+    return text == FILLED
 
 
 def busy_table() -> BargeInTable:
-    table = BargeInTable(means_something)
+    table = BargeInTable(means_something, goes_on=goes_on)
     table.agent_busy(True, 0.0)
     return table
 
@@ -66,6 +70,36 @@ def test_a_backchannel_pauses_and_resumes_when_all_was_understood() -> None:
     assert table.stopped(1.6, 0.2) == [HOLD]
     assert words(table, BACKCHANNEL, 1.7) == [HOLD]
     assert table.flushed(1.71) == [RESUME, DROP]
+
+
+@pytest.mark.parametrize("order", ["words first", "flushed first", "words last"])
+def test_who_will_go_on_is_waited_for_longer(order: str) -> None:
+    table = busy_table()
+    assert table.onset(1.0) == [PAUSE]
+    table.started(1.2)
+    if order != "words last":
+        assert words(table, FILLED, 1.5) == [HOLD]
+    if order == "flushed first":
+        assert table.flushed(1.55) == [HOLD]
+    assert table.stopped(1.8, 0.2) == [HOLD]
+    if order == "words last":
+        assert words(table, FILLED, 1.9) == [HOLD]
+    if order != "flushed first":
+        assert table.flushed(1.95) == [HOLD]
+    assert table.next_due_s == pytest.approx(1.6 + BargeInParams().go_on_limit_s)
+    assert table.due(2.7) == []
+    assert table.onset(2.75) == []
+    assert words(table, MEANING, 3.0, final=False) == [INTERRUPT, PASS]
+
+
+def test_who_does_not_go_on_after_all_is_answered() -> None:
+    table = busy_table()
+    table.onset(1.0)
+    table.started(1.2)
+    words(table, FILLED, 1.5)
+    table.stopped(1.8, 0.2)
+    table.flushed(1.9)
+    assert table.due(1.6 + BargeInParams().go_on_limit_s + 0.001) == [RESUME]
 
 
 def test_the_recogniser_is_waited_for_no_longer_than_its_limit() -> None:
@@ -280,7 +314,11 @@ EVENTS = st.tuples(
                 "busy",
                 "idle",
             ),
-            *(f"{kind} {text}" for kind in ("interim", "final") for text in (BACKCHANNEL, ECHO, MEANING)),
+            *(
+                f"{kind} {text}"
+                for kind in ("interim", "final")
+                for text in (BACKCHANNEL, ECHO, MEANING, FILLED)
+            ),
         ]
     ),
     st.floats(0.0, 1.0),
@@ -291,7 +329,7 @@ EVENTS = st.tuples(
 class Caller:
     """Plays events to a table as its shell does: what is due comes first. Notes what becomes of each frame."""
 
-    table: BargeInTable = field(default_factory=lambda: BargeInTable(means_something))
+    table: BargeInTable = field(default_factory=lambda: BargeInTable(means_something, goes_on=goes_on))
     now_s: float = 0.0
     actions: list[Action] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
@@ -363,7 +401,7 @@ def played(events: list[tuple[str, float]]) -> Caller:
 def test_the_agent_is_never_left_paused(events: list[tuple[str, float]]) -> None:
     caller = played(events)
     params = BargeInParams()
-    caller.wait(max(params.vague_words_limit_s, params.judge_limit_s))
+    caller.wait(max(params.vague_words_limit_s, params.judge_limit_s, params.go_on_limit_s))
     assert caller.table.state is Suspicion.CLEAR
     assert caller.held == []
     paused = [action for action in caller.actions if action not in FATES]

@@ -4,21 +4,16 @@ from typing import Any
 import numpy as np
 import pytest
 from pipecat.frames.frames import (
-    Frame,
     InputAudioRawFrame,
-    StartFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.workers.runner import WorkerRunner
 
 from processors.caller_audio import CallerAudioProcessor
 from processors.frames import CallerPausedFrame, CallerResumedFrame, CallerStoppedFrame
 from processors.speech_models import VoiceStream
 from processors.voice_activity import VoiceActivityParams
+from tests.fakes.pipeline_rig import PipelineRig
 
 RATE = 8000
 FRAME_SAMPLES = 160
@@ -52,24 +47,6 @@ class FakeModels:
         return self.verdict
 
 
-class Tail(FrameProcessor):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[float, Frame]] = []
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if not isinstance(frame, StartFrame):
-            self.seen.append((asyncio.get_running_loop().time(), frame))
-        await self.push_frame(frame, direction)
-
-    def of(self, kind: type[Frame]) -> list[float]:
-        return [at for at, frame in self.seen if isinstance(frame, kind)]
-
-    def audio(self) -> bytes:
-        return b"".join(frame.audio for _, frame in self.seen if isinstance(frame, InputAudioRawFrame))
-
-
 class Sink:
     def __init__(self) -> None:
         self.pcm = b""
@@ -100,12 +77,12 @@ class Sounds:
         self.events.append(("short" if may_be_word else "noise", now_s))
 
 
-class Rig:
-    """A `CallerAudioProcessor` in a real pipeline, fed 20 ms at a time on virtual time."""
+class Rig(PipelineRig):
+    """A `CallerAudioProcessor` fed 20 ms at a time on virtual time."""
 
-    async def __aenter__(self) -> "Rig":
+    def __init__(self) -> None:
         self.models = FakeModels()
-        self.sink, self.listener, self.sounds, self.tail = Sink(), Listener(), Sounds(), Tail()
+        self.sink, self.listener, self.sounds = Sink(), Listener(), Sounds()
         models: Any = self.models
         self.caller = CallerAudioProcessor(
             models,
@@ -115,23 +92,14 @@ class Rig:
             sounds=self.sounds,
             sink=self.sink,
         )
-        self.worker = PipelineWorker(
-            Pipeline([self.caller, self.tail]),
-            params=PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=RATE),
-            enable_rtvi=False,
-            enable_turn_tracking=False,
-            idle_timeout_secs=None,
-        )
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(self.worker)
-        self._running = asyncio.create_task(runner.run())
-        await asyncio.sleep(0.1)
-        return self
+        super().__init__(self.caller, rate_hz=RATE)
 
     async def __aexit__(self, *_: object) -> None:
         self.models.answers.set()
-        await self.worker.cancel()
-        await self._running
+        await super().__aexit__()
+
+    def audio(self) -> bytes:
+        return b"".join(frame.audio for frame in self.tail.of(InputAudioRawFrame))
 
     async def play(self, seconds: float, level: float) -> None:
         samples = (np.sin(np.arange(FRAME_SAMPLES) * 0.7) * level * 32767).astype(np.int16)
@@ -152,9 +120,10 @@ async def test_edges_of_speech_are_told_where_they_are() -> None:
         await rig.keep_quiet(1.0)
         await rig.speak(1.0)
         await rig.keep_quiet(1.0)
-        started, stopped = rig.tail.of(VADUserStartedSpeakingFrame), rig.tail.of(VADUserStoppedSpeakingFrame)
-        assert [at - began_s for at in started] == [pytest.approx(1.2, abs=0.06)]
-        assert [at - began_s for at in stopped] == [pytest.approx(2.2, abs=0.06)]
+        started = rig.tail.times(VADUserStartedSpeakingFrame)
+        stopped = rig.tail.times(VADUserStoppedSpeakingFrame)
+        assert [at_s - began_s for at_s in started] == [pytest.approx(1.2, abs=0.06)]
+        assert [at_s - began_s for at_s in stopped] == [pytest.approx(2.2, abs=0.06)]
         kinds = [kind for kind, _ in rig.listener.events]
         assert kinds == ["started", "stopped"]
         assert rig.listener.events[1][1] - began_s == pytest.approx(2.0, abs=0.05)
@@ -164,18 +133,31 @@ async def test_the_recogniser_and_the_recorder_get_every_sample() -> None:
     async with Rig() as rig:
         await rig.speak(0.5)
         await rig.keep_quiet(0.5)
-        assert rig.sink.pcm == rig.tail.audio()
         assert len(rig.sink.pcm) == RATE * 2
+        sent = rig.audio()
+        assert rig.sink.pcm[: len(sent)] == sent
+        assert len(rig.sink.pcm) - len(sent) < 0.08 * RATE * 2  # silence waits for company
+
+
+async def test_the_recogniser_gets_speech_as_it_comes_and_silence_in_larger_pieces() -> None:
+    async with Rig() as rig:
+        await rig.keep_quiet(1.6)
+        quiet = len(rig.tail.of(InputAudioRawFrame))
+        await rig.speak(0.5)
+        sent = rig.audio()
+        assert quiet == 20
+        assert len(rig.tail.of(InputAudioRawFrame)) - quiet > 20
+        assert len(rig.sink.pcm) - len(sent) < 0.02 * RATE * 2
 
 
 async def test_the_recogniser_has_all_audio_before_it_is_told_that_the_caller_stopped() -> None:
     async with Rig() as rig:
         await rig.speak(0.5)
         await rig.play(0.3, 0.0)
-        kinds = [type(frame) for _, frame in rig.tail.seen]
+        kinds = rig.tail.kinds()
         until_stop = kinds[: kinds.index(CallerStoppedFrame)]
         heard_s = sum(
-            len(f.audio) for _, f in rig.tail.seen[: len(until_stop)] if isinstance(f, InputAudioRawFrame)
+            len(f.audio) for f in rig.tail.frames[: len(until_stop)] if isinstance(f, InputAudioRawFrame)
         )
         assert heard_s / 2 / RATE >= 0.5 + 0.19
 
@@ -238,6 +220,17 @@ async def test_models_that_fail_leave_the_call_alive() -> None:
         assert len(rig.tail.of(VADUserStartedSpeakingFrame)) == 1
 
 
+async def test_windows_that_a_slow_voice_model_has_no_time_for_are_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Rig() as rig:
+        never: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(rig.models, "voice_probability", lambda *_: never)
+        await rig.speak(4.0)
+        assert rig.caller.windows_dropped == pytest.approx((4.0 - 65 * 0.032) / 0.032, abs=2)
+        assert len(rig.audio()) == RATE * 4 * 2, "the recogniser gets everything all the same"
+
+
 async def test_every_sound_is_told_at_once_and_noise_is_told_apart() -> None:
     async with Rig() as rig:
         await rig.keep_quiet(0.5)
@@ -267,12 +260,12 @@ async def test_a_short_pause_is_told_and_taken_back() -> None:
         began_s = asyncio.get_running_loop().time()
         await rig.speak(0.6)
         await rig.play(0.16, 0.0)
-        (paused,) = [frame for _, frame in rig.tail.seen if isinstance(frame, CallerPausedFrame)]
+        (paused,) = rig.tail.of(CallerPausedFrame)
         assert paused.at_s - began_s == pytest.approx(0.6, abs=0.05)
         await rig.speak(0.3)
         assert len(rig.tail.of(CallerResumedFrame)) == 1
         await rig.play(0.3, 0.0)
-        (stopped,) = [frame for _, frame in rig.tail.seen if isinstance(frame, CallerStoppedFrame)]
+        (stopped,) = rig.tail.of(CallerStoppedFrame)
         assert stopped.at_s - began_s == pytest.approx(1.06, abs=0.05)
 
 
@@ -287,6 +280,6 @@ async def test_how_long_the_caller_has_been_quiet() -> None:
 
 async def test_audio_that_comes_as_frames_is_taken_too() -> None:
     async with Rig() as rig:
-        await rig.caller.queue_frame(InputAudioRawFrame(bytes(640), RATE, 1))
+        await rig.caller.queue_frame(InputAudioRawFrame(bytes(1280), RATE, 1))
         await asyncio.sleep(0.01)
-        assert rig.tail.audio() == bytes(640)
+        assert rig.audio() == bytes(1280)

@@ -277,12 +277,10 @@ def test_who_asks_for_time_gets_it_and_is_then_asked_softly() -> None:
     talk.answer()
     talk.say("just a second", wants_time=True)
     asked_s = talk.now_s
-    assert talk.silence.has_time
     talk.answer()  # "Take your time."
     talk.wait(65)
     assert talk.asked[0] == (STILL_THERE, asked_s + PARAMS.hold_on_s)
     assert talk.asks == [STILL_THERE, FIRST, SECOND]
-    assert not talk.silence.has_time
 
 
 def test_time_holds_when_the_agent_does_not_answer_the_request() -> None:
@@ -346,9 +344,8 @@ def test_requests_count_again_once_the_caller_was_back() -> None:
 def test_what_only_may_change_gives_no_time() -> None:
     silence = CallerSilence(PARAMS)
     silence.caller_said(0.0, words=3, wants_time=True, final=False)
-    assert not silence.has_time
     silence.caller_said(1.0, words=0, wants_time=True)
-    assert not silence.has_time
+    assert silence.deadline_s == PARAMS.answer_limit_s
 
 
 # Properties
@@ -544,3 +541,24 @@ async def test_no_greeting_is_asked_about_and_a_call_that_ends_is_not() -> None:
     await run_test(processor, frames_to_send=frames)
     assert told == [FIRST]
     assert not processor.has_given_up
+
+
+async def test_nobody_is_asked_for_a_word_that_the_agent_owes() -> None:
+    is_owed = True
+    processor = CallerSilenceProcessor(PARAMS, wants_time=lambda text: False, is_owed=lambda: is_owed)
+    told: list[SilenceAction] = []
+
+    async def on_silent(_: CallerSilenceProcessor, action: SilenceAction) -> None:
+        told.append(action)
+
+    async def on_frame(_: CallerSilenceProcessor, frame: Frame) -> None:
+        nonlocal is_owed
+        if isinstance(frame, UserStoppedSpeakingFrame):
+            assert told == []
+            is_owed = False
+
+    processor.add_event_handler("on_caller_silent", on_silent)
+    processor.add_event_handler("on_after_process_frame", on_frame)
+    frames = [*BOT_LINE, SleepFrame(60.0), UserStoppedSpeakingFrame(), SleepFrame(16.0)]
+    await run_test(processor, frames_to_send=frames)
+    assert told == [FIRST]

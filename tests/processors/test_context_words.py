@@ -8,6 +8,7 @@ import pytest
 from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
 
 from processors.context_words import ContextWords
+from processors.voices import FailureKind
 
 
 class _Socket:
@@ -28,11 +29,11 @@ class _Voice(ContextWords, ElevenLabsTTSService):  # pyright: ignore[reportIncom
 
     def __init__(self) -> None:
         super().__init__(api_key="-", settings=ElevenLabsTTSService.Settings(voice="v", model="m"))
-        self.open = {"old", "new"}
+        self.alive = {"old", "new"}
         self.words: list[tuple[str, str, float]] = []
 
     def audio_context_available(self, context_id: str) -> bool:
-        return context_id in self.open
+        return context_id in self.alive
 
     async def add_word_timestamps(  # pyright: ignore[reportIncompatibleMethodOverride] - the rest is not given by ElevenLabs
         self, word_times: list[tuple[str, float]], context_id: str | None = None, **_: Any
@@ -67,7 +68,7 @@ async def test_a_word_may_come_in_two_messages(voice: _Voice) -> None:
 
 
 async def test_what_comes_of_a_reply_that_is_over_is_not_read(voice: _Voice) -> None:
-    voice.open = {"new"}
+    voice.alive = {"new"}
     await voice.read(_aligned("old", "a fill"), _aligned("new", "What "), _aligned("old", "ing"))
     await voice.read(_aligned("new", "is "))
     assert voice.words == [("new", "What", 0.0), ("new", "is", 0.5)]
@@ -76,7 +77,7 @@ async def test_what_comes_of_a_reply_that_is_over_is_not_read(voice: _Voice) -> 
 async def test_half_a_word_of_a_reply_that_was_interrupted_is_forgotten(voice: _Voice) -> None:
     await voice.read(_aligned("old", "a fill"))
     await voice.on_audio_context_interrupted("old")
-    voice.open = {"new"}
+    voice.alive = {"new"}
     await voice.read(_aligned("new", "What "))
     assert voice.words[-1] == ("new", "What", 0.0)
 
@@ -100,3 +101,19 @@ async def test_it_sends_as_before(voice: _Voice) -> None:
     voice._websocket = socket  # pyright: ignore[reportAttributeAccessIssue]
     await voice._send_context_init("new")
     assert "new" in socket.sent[0]
+
+
+async def test_a_word_without_the_space_behind_it_is_whole_up_to_its_last_letter(voice: _Voice) -> None:
+    await voice.read(_aligned("new", "Go on"))
+    word = voice.whole_word("new")
+    assert word is not None
+    assert (word.text, word.start_s, word.end_s) == ("on", pytest.approx(0.3), pytest.approx(0.5))
+    await voice.read(_aligned("new", "e "))
+    assert voice.whole_word("new") is None
+    assert voice.whole_word("old") is None
+
+
+async def test_what_the_vendor_says_of_its_error_is_known_when_the_socket_closes(voice: _Voice) -> None:
+    await voice.read({"message": "This request exceeds your quota.", "error": "quota_exceeded", "code": 1008})
+    assert voice._fault is not None
+    assert voice._fault.kind is FailureKind.QUOTA

@@ -17,6 +17,7 @@ from processors.frames import (
 )
 from processors.language import load_language
 from processors.turn_speculation import SETTLE_LIMIT_S, SPECULATION_LIMIT_S
+from tests.fakes.heard_context import FakeHeardContext
 
 
 class Model:
@@ -48,18 +49,6 @@ class Account:
         return self.open
 
 
-class Heard:
-    """What was heard, in the context after so many seconds."""
-
-    def __init__(self, *, after_s: float) -> None:
-        self.is_settled = False
-        self.after_s = after_s
-
-    async def wait_until_settled(self, timeout_s: float) -> None:
-        await asyncio.sleep(min(self.after_s, timeout_s))
-        self.is_settled = self.after_s <= timeout_s
-
-
 class Turn:
     """One caller turn in front of a strategy; notes what it does, and when."""
 
@@ -69,7 +58,7 @@ class Turn:
         *,
         account: Account | None = None,
         agent_text: str = "",
-        heard: Heard | None = None,
+        heard: FakeHeardContext | None = None,
     ) -> None:
         self.model = model
         self.strategy = EndOfTurnStrategy(
@@ -101,11 +90,11 @@ class Turn:
             await self.strategy.process_frame(frame)
 
     async def quiet(self, text: str = "", *, flush: bool = True) -> None:
-        """Pause: told at 128 ms, text at 150 ms, a pause it is at 200 ms."""
+        """Pause: told at 96 ms, text at 150 ms, a pause it is at 200 ms."""
         self.sound_end_s = self._loop.time()
-        await asyncio.sleep(0.128)
+        await asyncio.sleep(0.096)
         await self.take(CallerPausedFrame(at_s=self.sound_end_s))
-        await asyncio.sleep(0.022)
+        await asyncio.sleep(0.054)
         if text:
             await self.take(said(text))
         if flush:
@@ -209,7 +198,7 @@ async def test_thinking_ahead_is_confirmed_without_a_second_inference() -> None:
 async def test_an_answer_is_thought_of_when_what_was_heard_is_in_the_context(
     after_s: float, at_s: float
 ) -> None:
-    async with Turn(Model(), account=Account(), heard=Heard(after_s=after_s)) as turn:
+    async with Turn(Model(), account=Account(), heard=FakeHeardContext(after_s=after_s)) as turn:
         await turn.quiet("I'd like a cleaning.")
         await asyncio.sleep(2.0)
         assert turn.kinds == ["speculate", "stop"]
@@ -217,12 +206,12 @@ async def test_an_answer_is_thought_of_when_what_was_heard_is_in_the_context(
 
 
 async def test_an_answer_that_was_not_begun_is_neither_withdrawn_nor_confirmed() -> None:
-    async with Turn(Model(), account=Account(), heard=Heard(after_s=0.2)) as turn:
+    async with Turn(Model(), account=Account(), heard=FakeHeardContext(after_s=0.2)) as turn:
         await turn.quiet("I'd like a cleaning.")
         await turn.go_on()
         await asyncio.sleep(0.3)
         assert turn.kinds == []
-    async with Turn(Model(verdict=0.99), account=Account(), heard=Heard(after_s=0.2)) as turn:
+    async with Turn(Model(verdict=0.99), account=Account(), heard=FakeHeardContext(after_s=0.2)) as turn:
         await turn.quiet("I'd like a cleaning.")
         await asyncio.sleep(2.0)
         assert "speculate" not in turn.kinds

@@ -53,10 +53,10 @@ class Caller:
     def quiet(
         self, seconds: float, *, words: str = "", verdict: float | None = 0.0, flush: bool = True
     ) -> None:
-        """Be quiet: told at 128 ms, the last words come at 160 ms, a pause it is at 200 ms; verdicts come at once."""
+        """Be quiet: told at 96 ms, the last words come at 160 ms, a pause it is at 200 ms; verdicts come at once."""
         at_s = self.now_s
-        self._until(at_s + min(seconds, 0.128))
-        if seconds < 0.128:
+        self._until(at_s + min(seconds, 0.096))
+        if seconds < 0.096:
             return
         self.do(lambda now_s: self.table.paused(at_s, now_s))
         self._until(at_s + min(seconds, 0.16))
@@ -152,6 +152,42 @@ def test_a_caller_may_talk_for_two_minutes() -> None:
     assert not caller.ended_at
     caller.quiet(2.0, words="That is all.", verdict=0.8)
     assert len(caller.ended_at) == 1
+
+
+SENTENCES = [
+    "So I went to a dentist near the office, a young man, very friendly.",
+    "He took a picture of it and told me that the tooth was fine.",
+    "He put in a new one, and for the whole summer I never gave it a thought.",
+]
+"""Fewer than 40 words each, and more together."""
+
+
+def test_who_tells_a_story_is_not_cut_off_between_its_sentences() -> None:
+    caller = Caller(speculates=True)
+    for sentence in SENTENCES:  # the agent answers none of them in time: nobody hears it
+        caller.speak()
+        caller.quiet(0.9, words=sentence, verdict=0.95)
+    before = len(caller.log)
+    caller.speak()
+    caller.quiet(0.9, words="And when I look in the mirror with a flashlight", verdict=0.95)
+    caller.speak()
+    caller.quiet(0.9, words="I believe that I can see a thin dark line.", verdict=0.95)
+    assert len(caller.log) == before
+    caller.speak()
+    caller.quiet(0.4, words="Where are you located?", verdict=0.0)
+    assert caller.kinds()[before:] == [Speculate, End], "its question is answered as soon as any other"
+
+
+def test_a_story_is_over_when_the_agent_was_heard() -> None:
+    caller = Caller()
+    for sentence in SENTENCES:
+        caller.speak()
+        caller.quiet(0.9, words=sentence, verdict=0.95)
+    ends = len(caller.ended_at)
+    caller.table.asked("May I have your name?")
+    caller.speak()
+    caller.quiet(0.25, words="It's Martin Reyes", verdict=0.95)
+    assert len(caller.ended_at) == ends + 1
 
 
 def test_text_that_does_not_come_is_waited_for_only_so_long() -> None:
@@ -352,3 +388,28 @@ def test_no_sequence_leaves_anything_held_or_ends_in_speech(
             assert action.confirms == is_open
             is_open = False
     assert not is_open
+
+
+def test_words_that_are_late_are_waited_for_and_nothing_is_thought_ahead_meanwhile() -> None:
+    caller = Caller(speculates=True)
+    table = caller.table
+    table.begin()
+    table.started(0.0)
+    table.transcript("I'd like a cleaning.", final=True, now_s=1.0)
+    assert table.delayed(3.5, 1.1) == []
+    table.stopped(1.2, 1.4)
+    assert table.flushed(1.5) == []
+    assert table.next_due_s() == 3.5
+    assert table.tick(3.4) == []
+    assert table.transcript("On Wednesday.", final=True, now_s=3.4) == []
+    assert table.delayed(None, 3.4) == [Speculate("I'd like a cleaning. On Wednesday."), End(confirms=True)]
+
+
+def test_words_that_never_come_are_waited_for_only_so_long() -> None:
+    table = Caller().table
+    table.begin()
+    table.started(0.0)
+    table.transcript("I'd like a cleaning.", final=True, now_s=1.0)
+    table.delayed(3.5, 1.1)
+    table.stopped(1.2, 1.4)
+    assert table.tick(3.5) == [End(confirms=False)]

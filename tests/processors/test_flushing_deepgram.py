@@ -16,7 +16,15 @@ from processors.frames import (
 )
 
 
-def results(text: str, *, is_final: bool, from_finalize: bool, duration_s: float = 1.0) -> ListenV1Results:
+def results(
+    text: str,
+    *,
+    is_final: bool,
+    from_finalize: bool,
+    duration_s: float = 1.0,
+    word_end_s: float | None = None,
+) -> ListenV1Results:
+    words = [] if word_end_s is None else [{"word": "w", "start": 0.0, "end": word_end_s, "confidence": 0.9}]
     shape: dict[str, Any] = {
         "type": "Results",
         "channel_index": [0, 1],
@@ -25,7 +33,7 @@ def results(text: str, *, is_final: bool, from_finalize: bool, duration_s: float
         "is_final": is_final,
         "speech_final": False,
         "from_finalize": from_finalize,
-        "channel": {"alternatives": [{"transcript": text, "confidence": 0.9, "words": []}]},
+        "channel": {"alternatives": [{"transcript": text, "confidence": 0.9, "words": words}]},
         "metadata": {
             "request_id": "r",
             "model_info": {"name": "n", "version": "v", "arch": "a"},
@@ -124,6 +132,14 @@ async def test_an_early_answer_without_a_word_is_asked_for_once_more(is_stopped:
     assert recogniser.connection.finalizes == 2
 
 
+async def test_a_short_sound_before_the_callers_first_words_is_asked_about_once() -> None:
+    recogniser = Recogniser()
+    recogniser.finalizes_early = True
+    await recogniser.take(CallerPausedFrame(at_s=0.0))
+    await recogniser._on_message(answer(1.0))
+    assert recogniser.flushes == 1
+
+
 async def test_the_first_answer_behind_words_flushes() -> None:
     recogniser = Recogniser()
     recogniser.finalizes_early = True
@@ -143,6 +159,26 @@ async def test_a_last_word_that_faded_away_comes_with_the_second_answer() -> Non
     await recogniser.take(CallerStoppedFrame(at_s=0.0))
     await recogniser._on_message(answer(1.1, "address?"))
     assert recogniser.pushed.count(TranscriptionFrame) == 2
+    assert recogniser.flushes == 1
+
+
+@pytest.mark.parametrize(("word_end_s", "flushes"), [(1.5, 1), (0.9, 0), (None, 0)])
+async def test_words_that_end_long_before_the_quiet_are_not_all(
+    word_end_s: float | None, flushes: int
+) -> None:
+    """What is final after five seconds of speech stands behind the early answer, and the last word is to come."""
+    recogniser = Recogniser()
+    recogniser.finalizes_early = True
+    await recogniser.hear(1.7)
+    await recogniser.take(VADUserStartedSpeakingFrame())
+    words = results("Where are you", is_final=True, from_finalize=False, word_end_s=word_end_s)
+    await recogniser._on_message(words)
+    await recogniser.take(CallerPausedFrame(at_s=0.0))
+    await recogniser._on_message(answer(1.7))
+    assert recogniser.flushes == flushes
+    await recogniser.hear(0.1)
+    await recogniser.take(CallerStoppedFrame(at_s=0.0))
+    await recogniser._on_message(answer(1.8, "located?"))
     assert recogniser.flushes == 1
 
 

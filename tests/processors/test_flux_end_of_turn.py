@@ -41,6 +41,7 @@ from sims.deepgram import DeepgramSim
 from sims.profiles import PROFILES
 from sims.speech import Word, encode_ulaw
 from sims.spoken import SpokenIndex
+from tests.fakes.heard_context import FakeHeardContext
 
 
 def hold_s(text: str) -> float:
@@ -234,19 +235,7 @@ class Always:
         return True
 
 
-class Heard:
-    """What was heard, in the context after so many seconds."""
-
-    def __init__(self, *, after_s: float) -> None:
-        self.is_settled = False
-        self.after_s = after_s
-
-    async def wait_until_settled(self, timeout_s: float) -> None:
-        await asyncio.sleep(min(self.after_s, timeout_s))
-        self.is_settled = True
-
-
-def aggregator(context: LLMContext, heard: Heard | None = None) -> LLMUserAggregator:
+def aggregator(context: LLMContext, heard: FakeHeardContext | None = None) -> LLMUserAggregator:
     strategies = UserTurnStrategies(
         start=[ExternalUserTurnStartStrategy(), TranscriptionUserTurnStartStrategy()],
         stop=[FluxEndOfTurnStrategy(hold_s=hold_s, account=Always(), heard=heard)],
@@ -307,7 +296,7 @@ async def test_an_answer_is_thought_of_when_what_was_heard_is_in_the_context(
         ProposedUserStoppedSpeakingFrame(),
         SleepFrame(0.3),
     ]
-    down, _ = await run_test(aggregator(context, Heard(after_s=0.1)), frames_to_send=frames)
+    down, _ = await run_test(aggregator(context, FakeHeardContext(after_s=0.1)), frames_to_send=frames)
     assert inferences(down) == [(is_ahead, "A cleaning.")]
     assert EagerEndOfTurnCancelFrame not in [type(frame) for frame in down]
 
@@ -402,3 +391,23 @@ async def test_a_spoken_turn_is_answered_ahead_and_then_confirmed() -> None:
     await asyncio.sleep(0)
     assert inferences(down) == [(True, "A cleaning.")]
     assert said(context) == ["A cleaning."]
+
+
+def test_an_end_that_is_proposed_while_words_are_late_comes_with_them() -> None:
+    table = FluxTurnTable(lambda _: 0.0)
+    table.begin()
+    table.final("I'd like a cleaning.")
+    assert table.delayed(3.5, 1.0) == []
+    assert table.proposed(1.2) == []
+    assert table.due_s == 3.5
+    table.final("On Wednesday.")
+    assert table.delayed(None, 2.0) == [End(confirms=False)]
+
+
+def test_a_flush_ends_no_turn_whose_words_are_late() -> None:
+    table = FluxTurnTable(lambda _: 0.0)
+    table.begin()
+    table.delayed(3.5, 1.0)
+    assert table.flushed() == []
+    table.delayed(None, 2.0)
+    assert table.flushed() == [End(confirms=False)]

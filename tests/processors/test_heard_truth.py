@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from processors.frames import SpeechAnchorFrame
 from processors.playout import CUT_MARK, PlayoutProcessor
-from sims.playout import PlayoutBuffer
+from tests.fakes.far_end import FarEnd
 
 RATE = 8000
 NS = 1_000_000_000
@@ -39,71 +38,9 @@ SLACK = 24
 """Samples, 3 ms, at the middle of a word, where marks cannot tell whether half of it was heard."""
 
 
-class Telephone:
-    """A far end behind a network: the sims' playout buffer, which keeps every sample's place."""
-
-    def __init__(self, playout: PlayoutProcessor, dice: random.Random, *, lost_marks: float) -> None:
-        self.delay_s = 0.0
-        self._playout = playout
-        self._dice = dice
-        self._lost_marks = lost_marks
-        self._halves = (PlayoutBuffer(), PlayoutBuffer())
-        """Low and high bytes of the same samples."""
-        self._loop = asyncio.get_running_loop()
-        self._under_way: deque[tuple[float, Callable[[], None]]] = deque()
-
-    async def send_audio(self, pcm: bytes) -> None:
-        self._arrives(lambda: self._push(pcm))
-
-    async def send_mark(self, name: str) -> None:
-        self._arrives(lambda: self._mark(name))
-
-    async def clear(self) -> None:
-        self._arrives(self._clear)
-
-    def take(self) -> set[int]:
-        """Return the places of all samples that were played since the last time."""
-        low, high = (np.frombuffer(half.take(self._now()), np.uint8).astype(int) for half in self._halves)
-        places = high * 256 + low - FIRST_VALUE
-        return {int(place) for place in places if 0 <= place < 30_000}
-
-    def _arrives(self, what: Callable[[], None]) -> None:
-        """Let something happen after the delay, in the order in which it was sent."""
-        at_s = self._loop.time() + self.delay_s
-        self._under_way.append((at_s, what))
-        self._loop.call_at(at_s, self._arrive)
-
-    def _arrive(self) -> None:
-        while self._under_way and self._under_way[0][0] <= self._loop.time() + 1e-6:
-            self._under_way.popleft()[1]()
-
-    def _push(self, pcm: bytes) -> None:
-        for number, half in enumerate(self._halves):
-            half.push(pcm[number::2], self._now())
-        self._await_mark()
-
-    def _mark(self, name: str) -> None:
-        self._halves[0].mark(name, self._now())
-        self._await_mark()
-
-    def _clear(self) -> None:
-        for half in self._halves:
-            half.clear(self._now())
-        self._await_mark()
-
-    def _await_mark(self) -> None:
-        at = self._halves[0].next_mark_at
-        if at is not None:
-            self._loop.call_at(max(at / RATE, self._loop.time()), self._return_marks)
-
-    def _return_marks(self) -> None:
-        for name in self._halves[0].due_marks(self._now()):
-            if self._dice.random() >= self._lost_marks:
-                self._arrives(lambda name=name: self._playout.mark_played(name))
-        self._await_mark()
-
-    def _now(self) -> int:
-        return round(self._loop.time() * RATE)
+def places(telephone: FarEnd) -> set[int]:
+    """Return the places of all samples that were played since the last time."""
+    return {int(place) for place in telephone.take().astype(int) - FIRST_VALUE if 0 <= place < 30_000}
 
 
 class Line:
@@ -112,7 +49,7 @@ class Line:
     def __init__(self, dice: random.Random, *, lost_marks: float = 0.0) -> None:
         self.playout = PlayoutProcessor(rate_hz=RATE)
         self.context = LLMContext()
-        self.telephone = Telephone(self.playout, dice, lost_marks=lost_marks)
+        self.telephone = FarEnd(self.playout.mark_played, dice, lost_marks=lost_marks)
         aggregator = LLMAssistantAggregator(self.context, enable_direct_mode=True)
         self.worker = PipelineWorker(
             Pipeline([self.playout, aggregator]),
@@ -179,7 +116,7 @@ async def cut(
     while starts[-1] < 1.6 * RATE:
         starts.append(starts[-1] + round(dice.uniform(0.12, 0.6) * RATE))
     length = starts[-1] + round(0.3 * RATE)
-    line.telephone.take()
+    places(line.telephone)
     texts = await line.say(number, starts, length)
     await asyncio.sleep(dice.uniform(0.0, 1.9))
     if dice.random() < 0.4:
@@ -190,7 +127,7 @@ async def cut(
             await asyncio.sleep(dice.uniform(0.0, 0.4))
     await line.playout.queue_frame(InterruptionFrame())
     await asyncio.sleep(0.6)
-    played = line.telephone.take()
+    played = places(line.telephone)
     heard_to = max(played, default=-1) + 1
     assert played == set(range(heard_to)), "the far end missed something in the middle"
     halves = [(a + b) // 2 for a, b in zip(starts, [*starts[1:], length], strict=True)]

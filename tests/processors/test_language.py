@@ -106,7 +106,21 @@ def test_a_backchannel_never_is_an_answer(en: Language, text: str) -> None:
 def test_an_acknowledgement_is_a_backchannel_unless_something_is_asked(en: Language, text: str) -> None:
     assert not en.is_backchannel(text, is_answer_possible=True)
     assert en.is_backchannel(text, is_answer_possible=False)
-    assert en.is_acknowledgement(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_filled"),
+    [
+        ("Well, uh,", True),
+        ("Okay, um...", True),
+        ("um", True),
+        ("uh-huh", False),
+        ("Okay.", False),
+        ("", False),
+    ],
+)
+def test_who_ends_in_a_filled_pause_goes_on(en: Language, text: str, *, is_filled: bool) -> None:
+    assert en.ends_filled(text) == is_filled
 
 
 @pytest.mark.parametrize(
@@ -387,3 +401,9 @@ def test_any_question_is_something(en: Language) -> None:
     assert en.asks_something('"Really?"')
     assert not en.asks_something("Which day? Never mind.")
     assert not en.asks_something("")
+
+
+def test_what_may_become_a_nudge(en: Language) -> None:
+    assert not en.is_nudge("Hello? Are you")
+    assert en.is_nudge("Hello? Are you", is_final=False)
+    assert not en.is_nudge("Hello? I wanted", is_final=False)

@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from pipecat.frames.frames import (
+    AggregatedTextProgressFrame,
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
     EndFrame,
@@ -11,20 +12,19 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     LLMAssistantPushAggregationFrame,
     LLMFullResponseEndFrame,
-    StartFrame,
+    LLMFullResponseStartFrame,
     TTSAudioRawFrame,
     TTSStartedFrame,
     TTSStoppedFrame,
     TTSTextFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.utils.text.base_text_aggregator import TextType
-from pipecat.workers.runner import WorkerRunner
 
-from processors.frames import CachedSpeechFrame, SpeechAnchorFrame
+from processors.audio_cache import CachedSpeech, CachedWord
+from processors.frames import AnswerDroppedFrame, CachedSpeechFrame, SpeechAnchorFrame, SpeechCutFrame
 from processors.playout import CUT_MARK, LONGEST_PAUSE_S, PlayoutProcessor, SpokenWord
+from processors.turn_record import TurnLedger
+from tests.fakes.pipeline_rig import PipelineRig
 
 RATE = 8000
 NS = 1_000_000_000
@@ -69,57 +69,30 @@ class FakeWire:
         self.log.append((kind, asyncio.get_running_loop().time(), what))
 
 
-class Tail(FrameProcessor):
-    """Notes what reaches it and when; in direct mode, as the assistant aggregator is."""
+class Listener(TurnLedger):
+    """Notes when the agent fell silent and when it went on."""
 
     def __init__(self) -> None:
-        super().__init__(enable_direct_mode=True)
-        self.seen: list[tuple[float, Frame]] = []
+        super().__init__(started_s=0.0)
+        self.told: list[str] = []
 
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if not isinstance(frame, StartFrame):
-            self.seen.append((asyncio.get_running_loop().time(), frame))
-        await self.push_frame(frame, direction)
+    def agent_paused(self, now_s: float) -> None:
+        self.told.append("paused")
+
+    def agent_resumed(self, now_s: float) -> None:
+        self.told.append("resumed")
+
+
+class Rig(PipelineRig):
+    """A playout with a wire."""
+
+    def __init__(self) -> None:
+        self.playout = PlayoutProcessor(rate_hz=RATE)
+        self.wire = FakeWire(self.playout)
+        super().__init__(self.playout, rate_hz=RATE)
 
     def words(self) -> list[str]:
-        return [frame.text for _, frame in self.seen if isinstance(frame, TTSTextFrame)]
-
-    def kinds(self) -> list[type[Frame]]:
-        return [type(frame) for _, frame in self.seen]
-
-    def at(self, kind: type[Frame]) -> float:
-        return next(at for at, frame in self.seen if isinstance(frame, kind))
-
-
-class Rig:
-    """A playout in a real pipeline, with a wire and a tail."""
-
-    async def __aenter__(self) -> "Rig":
-        self.playout = PlayoutProcessor(rate_hz=RATE)
-        self.tail = Tail()
-        self.wire = FakeWire(self.playout)
-        self.worker = PipelineWorker(
-            Pipeline([self.playout, self.tail]),
-            params=PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=RATE),
-            enable_rtvi=False,
-            enable_turn_tracking=False,
-            idle_timeout_secs=None,
-        )
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(self.worker)
-        self._running = asyncio.create_task(runner.run())
-        await asyncio.sleep(0.1)
-        self.began_s = asyncio.get_running_loop().time()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.worker.cancel()
-        await self._running
-
-    async def give(self, *frames: Frame) -> None:
-        for frame in frames:
-            await self.playout.queue_frame(frame)
+        return [frame.text for frame in self.tail.of(TTSTextFrame)]
 
     async def interrupt(self) -> None:
         await self.playout.queue_frame(InterruptionFrame())
@@ -157,13 +130,30 @@ async def test_words_and_the_end_of_a_reply_pass_when_they_were_heard() -> None:
         rig.playout.connect(rig.wire)
         await rig.give(*utterance(2.0, *THREE))
         await asyncio.sleep(3.0)
-        times = [at - rig.began_s for at, frame in rig.tail.seen if isinstance(frame, TTSTextFrame)]
-        assert rig.tail.words() == ["one", "two", "three"]
+        times = [at_s - rig.began_s for at_s in rig.tail.times(TTSTextFrame)]
+        assert rig.words() == ["one", "two", "three"]
         assert times == [pytest.approx(at_s, abs=0.15) for at_s in HALVES_S]
-        assert rig.tail.at(LLMFullResponseEndFrame) - rig.began_s == pytest.approx(2.1, abs=0.05)
-        assert rig.tail.at(BotStartedSpeakingFrame) - rig.began_s < 0.01
-        assert rig.tail.at(BotStoppedSpeakingFrame) - rig.began_s == pytest.approx(2.1, abs=0.05)
+        assert rig.tail.times(LLMFullResponseEndFrame)[0] - rig.began_s == pytest.approx(2.1, abs=0.05)
+        assert rig.tail.times(BotStartedSpeakingFrame)[0] - rig.began_s < 0.01
+        assert rig.tail.times(BotStoppedSpeakingFrame)[0] - rig.began_s == pytest.approx(2.1, abs=0.05)
         assert TTSAudioRawFrame not in rig.tail.kinds()
+
+
+async def test_the_progress_told_with_a_word_holds_up_no_other_word() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        frames: list[Frame] = []
+        for frame in utterance(2.0, *THREE):
+            frames.append(frame)
+            if isinstance(frame, TTSTextFrame):
+                frames.append(AggregatedTextProgressFrame(1, "c1", "", TextType.SENTENCE, frame.text, ""))
+        await rig.give(*frames)
+        await asyncio.sleep(3.0)
+        times = [at - rig.began_s for at, frame in rig.tail.seen if isinstance(frame, TTSTextFrame)]
+        assert times == [pytest.approx(at_s, abs=0.15) for at_s in HALVES_S]
+        kinds = rig.tail.kinds()
+        for place in (place for place, kind in enumerate(kinds) if kind is TTSTextFrame):
+            assert kinds[place + 1] is AggregatedTextProgressFrame
 
 
 async def test_audio_leaves_with_a_lead_and_not_all_at_once() -> None:
@@ -183,11 +173,11 @@ async def test_an_interruption_keeps_what_was_heard_and_nothing_else_is_sent() -
         await asyncio.sleep(1.5)
         await rig.interrupt()
         await asyncio.sleep(2.0)
-        assert rig.tail.words() == ["one", "two", CUT_MARK]
+        assert rig.words() == ["one", "two", CUT_MARK]
         assert rig.wire.kinds().count("clear") == 1
         assert rig.wire.kinds()[-1] == "clear"
         interrupted = rig.tail.kinds().index(InterruptionFrame)
-        assert all(not isinstance(frame, TTSTextFrame) for _, frame in rig.tail.seen[interrupted:])
+        assert TTSTextFrame not in rig.tail.kinds()[interrupted:]
         assert rig.tail.kinds().count(BotStoppedSpeakingFrame) == 1
 
 
@@ -203,14 +193,14 @@ async def test_what_was_heard_is_settled_when_it_is_in_the_context() -> None:
         assert not waiting.done()
         await rig.playout.queue_frame(InterruptionFrame())
         await waiting
-        assert rig.tail.words() == ["one", "two", CUT_MARK]
+        assert rig.words() == ["one", "two", CUT_MARK]
         assert InterruptionFrame in rig.tail.kinds()
         await rig.give(*utterance(0.5, ("four", 0.0)), LLMFullResponseEndFrame())
         await asyncio.sleep(0.2)
         assert not rig.playout.is_settled
         await rig.playout.wait_until_settled(3.0)
         assert rig.playout.is_settled
-        assert rig.tail.words()[-1] == "four"
+        assert rig.words()[-1] == "four"
 
 
 async def test_nothing_is_sent_after_the_clear_even_when_the_wire_was_busy() -> None:
@@ -223,6 +213,16 @@ async def test_nothing_is_sent_after_the_clear_even_when_the_wire_was_busy() -> 
         rig.wire.blocks.set()
         await asyncio.sleep(2.0)
         assert rig.wire.kinds() == ["mark", "audio", "clear"]
+
+
+async def test_what_came_just_before_an_interruption_is_dropped_by_it() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        await rig.give(*utterance(1.0, ("late", 0.1)))
+        await rig.interrupt()
+        await asyncio.sleep(1.5)
+        assert rig.words() == []
+        assert rig.wire.audio_s() == 0
 
 
 async def test_results_and_the_end_of_the_pipeline_survive_an_interruption() -> None:
@@ -243,7 +243,7 @@ async def test_an_interruption_before_anything_was_said_clears_nothing() -> None
         assert rig.wire.log == []
         await rig.give(*utterance(0.5, ("again", 0.1)))
         await asyncio.sleep(1.0)
-        assert rig.tail.words() == ["again"]
+        assert rig.words() == ["again"]
 
 
 async def test_lost_marks_delay_but_do_not_stop_the_call() -> None:
@@ -252,7 +252,7 @@ async def test_lost_marks_delay_but_do_not_stop_the_call() -> None:
         rig.playout.connect(rig.wire)
         await rig.give(*utterance(1.0, ("late", 0.8)))
         await asyncio.sleep(4.0)
-        assert rig.tail.words() == ["late"]
+        assert rig.words() == ["late"]
         assert rig.playout.marks_lost > 0
         assert not rig.playout.is_speaking
 
@@ -264,9 +264,9 @@ async def test_words_timed_after_their_audio_are_heard_in_their_place() -> None:
         await asyncio.sleep(0.7)
         await rig.give(word("early", 0.1), word("late", 0.9), TTSStoppedFrame(context_id="c1"))
         await asyncio.sleep(0.05)
-        assert rig.tail.words() == ["early"]
+        assert rig.words() == ["early"]
         await asyncio.sleep(1.0)
-        assert rig.tail.words() == ["early", "late"]
+        assert rig.words() == ["early", "late"]
 
 
 async def test_a_word_without_a_time_of_its_own_is_heard_with_the_last_audio() -> None:
@@ -274,9 +274,60 @@ async def test_a_word_without_a_time_of_its_own_is_heard_with_the_last_audio() -
         rig.playout.connect(rig.wire)
         await rig.give(*utterance(1.0, ("said", 0.1), ("tail", 0.1)))
         await asyncio.sleep(0.8)
-        assert rig.tail.words() == ["said"]
+        assert rig.words() == ["said"]
         await asyncio.sleep(1.0)
-        assert rig.tail.words() == ["said", "tail"]
+        assert rig.words() == ["said", "tail"]
+
+
+async def test_the_first_word_of_a_reply_has_its_own_time_though_it_is_that_of_the_word_before() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        await rig.give(*utterance(1.0, ("last", 0.6)))
+        await rig.give(TTSStartedFrame(context_id="c2"), SpeechAnchorFrame("c2", ANCHOR_NS + round(0.6 * NS)))
+        await rig.give(audio(2.0, "c2"), word("first", 0.6), word("second", 1.6))
+        await asyncio.sleep(2.0)
+        assert rig.words() == ["last", "first"]
+
+
+async def test_another_voice_goes_on_within_an_utterance() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        anchor = SpeechAnchorFrame(context_id="c1", anchor_ns=ANCHOR_NS)
+        began_s = asyncio.get_running_loop().time()
+        await rig.give(TTSStartedFrame(context_id="c1"), anchor, audio(1.0), word("one", 0.0))
+        await rig.give(SpeechCutFrame("c1", keep=round(0.6 * RATE)))
+        await rig.give(audio(0.4), word("two", 0.6), TTSStoppedFrame(context_id="c1"))
+        await asyncio.sleep(2.0)
+        assert rig.wire.audio_s() == pytest.approx(1.0, abs=0.021)
+        assert rig.words() == ["one", "two"]
+        assert rig.tail.times(TTSStoppedFrame)[0] - began_s == pytest.approx(1.1, abs=0.1)
+
+
+async def test_a_voice_that_is_cut_takes_nothing_of_a_line_that_was_said_meanwhile() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        await rig.give(TTSStartedFrame(context_id="c1"))
+        await asyncio.sleep(0.05)
+        rig.playout.speak(bytes(2 * RATE), [SpokenWord("Sorry.", 0.0)])
+        await rig.give(SpeechCutFrame("c1", keep=0), TTSStoppedFrame(context_id="c1"))
+        await asyncio.sleep(2.0)
+        assert rig.wire.audio_s() == pytest.approx(1.0, abs=0.021)
+        assert rig.words() == ["Sorry."]
+
+
+async def test_words_behind_audio_that_could_not_be_taken_back_keep_their_place() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        anchor = SpeechAnchorFrame(context_id="c1", anchor_ns=ANCHOR_NS)
+        await rig.give(TTSStartedFrame(context_id="c1"), anchor, audio(0.2))
+        await asyncio.sleep(0.05)  # all of it is sent
+        await rig.give(SpeechCutFrame("c1", keep=0), audio(1.0), word("one", 0.0), word("two", 0.8))
+        await rig.give(TTSStoppedFrame(context_id="c1"))
+        await asyncio.sleep(0.85)
+        assert rig.words() == ["one"]
+        await asyncio.sleep(1.0)
+        assert rig.words() == ["one", "two"]
+        assert rig.wire.audio_s() == pytest.approx(1.2, abs=0.021)
 
 
 async def test_two_utterances_are_played_one_after_the_other() -> None:
@@ -284,9 +335,9 @@ async def test_two_utterances_are_played_one_after_the_other() -> None:
         rig.playout.connect(rig.wire)
         await rig.give(*utterance(0.5, ("first", 0.1)), *utterance(0.5, ("second", 0.1)))
         await asyncio.sleep(0.5)
-        assert rig.tail.words() == ["first"]
+        assert rig.words() == ["first"]
         await asyncio.sleep(1.5)
-        assert rig.tail.words() == ["first", "second"]
+        assert rig.words() == ["first", "second"]
         assert rig.wire.audio_s() == pytest.approx(1.0)
         assert rig.playout.underruns == 0
 
@@ -298,8 +349,96 @@ async def test_a_rendered_line_needs_no_voice_and_reaches_the_context() -> None:
         assert rig.wire.log == []
         rig.playout.connect(rig.wire)
         await asyncio.sleep(3.0)
-        assert rig.tail.words() == ["Good", "morning."]
+        assert rig.words() == ["Good", "morning."]
         assert rig.tail.kinds()[-2:] == [LLMAssistantPushAggregationFrame, BotStoppedSpeakingFrame]
+
+
+GREETING = [SpokenWord("Good", 0.0), SpokenWord("morning.", 0.4)]
+
+
+async def test_a_greeting_does_not_wait_for_the_pipeline_which_is_told_of_it_later() -> None:
+    rig = Rig()
+    rig.playout.connect(rig.wire)
+    rig.playout.play_ahead()
+    rig.playout.speak(bytes(RATE * 2), GREETING)
+    began_s = asyncio.get_running_loop().time()
+    await asyncio.sleep(0.4)
+    assert next(at_s for kind, at_s, _ in rig.wire.log if kind == "audio") == began_s
+    assert rig.wire.audio_s() == pytest.approx(0.65, abs=0.11)
+    async with rig:
+        await asyncio.sleep(0.1)
+        assert rig.tail.frames == []
+        await rig.playout.let_through()
+        assert rig.tail.kinds()[:1] == [BotStartedSpeakingFrame]
+        assert rig.words() == ["Good"]
+        await asyncio.sleep(2.0)
+        assert rig.words() == ["Good", "morning."]
+        assert rig.tail.kinds()[-2:] == [LLMAssistantPushAggregationFrame, BotStoppedSpeakingFrame]
+        assert rig.wire.audio_s() == pytest.approx(1.0)
+        assert rig.playout.underruns == 0
+
+
+async def test_a_greeting_that_was_heard_before_the_pipeline_came_reaches_the_context_in_its_order() -> None:
+    rig = Rig()
+    rig.playout.connect(rig.wire)
+    rig.playout.play_ahead()
+    rig.playout.speak(bytes(RATE * 2), GREETING)
+    await asyncio.sleep(3.0)
+    async with rig:
+        await rig.playout.let_through()
+        assert rig.words() == ["Good", "morning."]
+        kinds = rig.tail.kinds()
+        assert kinds.index(BotStartedSpeakingFrame) < kinds.index(TTSTextFrame)
+        assert kinds[-2:] == [LLMAssistantPushAggregationFrame, BotStoppedSpeakingFrame]
+        assert rig.playout.is_settled
+
+
+async def test_who_interrupts_a_greeting_that_was_begun_ahead_is_heard() -> None:
+    rig = Rig()
+    rig.playout.connect(rig.wire)
+    rig.playout.play_ahead()
+    rig.playout.speak(bytes(RATE * 2), GREETING)
+    await asyncio.sleep(0.5)
+    async with rig:
+        await rig.interrupt()
+        assert rig.words() == ["Good", CUT_MARK]
+        assert rig.wire.kinds()[-1] == "clear"
+        assert rig.tail.kinds()[-1] is InterruptionFrame
+
+
+async def test_a_call_that_ends_before_it_has_a_pipeline_sends_no_more() -> None:
+    rig = Rig()
+    rig.playout.connect(rig.wire)
+    rig.playout.play_ahead()
+    rig.playout.speak(bytes(RATE * 2), GREETING)
+    await asyncio.sleep(0.3)
+    await rig.playout.stop_ahead()
+    sent_s = rig.wire.audio_s()
+    await asyncio.sleep(1.0)
+    assert rig.wire.audio_s() == sent_s < 1.0
+
+
+async def test_once_the_pipeline_is_told_there_is_nothing_to_play_ahead_of() -> None:
+    async with Rig() as rig:
+        await rig.playout.let_through()
+        rig.playout.connect(rig.wire)
+        rig.playout.play_ahead()
+        rig.playout.speak(bytes(RATE * 2), GREETING)
+        await asyncio.sleep(3.0)
+        assert rig.words() == ["Good", "morning."]
+
+
+async def test_behind_the_last_word_nothing_is_said() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        rig.playout.speak(bytes(RATE * 2), [SpokenWord("goodbye", 0.1)], is_interruptible=False)
+        rig.playout.say_no_more()
+        await rig.give(*utterance(2.0, *THREE))
+        rig.playout.speak(bytes(RATE * 2), [SpokenWord("more", 0.1)])
+        await asyncio.sleep(3.0)
+        assert rig.words() == ["goodbye"]
+        assert rig.wire.audio_s() == pytest.approx(1.0)
+        assert LLMFullResponseEndFrame in rig.tail.kinds()
 
 
 async def test_audio_of_another_rate_is_refused() -> None:
@@ -353,7 +492,7 @@ async def test_a_pause_clears_the_wire_and_resume_goes_on_from_the_cut_word() ->
         rig.playout.resume()
         await asyncio.sleep(2.0)
         assert rig.wire.audio_s() - sent_s == pytest.approx(2.0 - 0.9, abs=0.02)
-        assert rig.tail.words() == ["one", "two", "three"]
+        assert rig.words() == ["one", "two", "three"]
         assert rig.tail.kinds().count(BotStartedSpeakingFrame) == 1
         assert rig.tail.kinds().count(BotStoppedSpeakingFrame) == 1
 
@@ -367,7 +506,7 @@ async def test_an_interruption_while_paused_leaves_the_words_heard_before() -> N
         await asyncio.sleep(0.5)
         await rig.interrupt()
         await asyncio.sleep(2.0)
-        assert rig.tail.words() == ["one", CUT_MARK]
+        assert rig.words() == ["one", CUT_MARK]
         assert rig.wire.kinds().count("clear") == 1
         assert not rig.playout.is_paused
 
@@ -381,7 +520,7 @@ async def test_what_comes_while_paused_in_silence_waits() -> None:
         assert rig.wire.log == []
         rig.playout.resume()
         await asyncio.sleep(1.0)
-        assert rig.tail.words() == ["later"]
+        assert rig.words() == ["later"]
 
 
 async def test_a_pause_that_nobody_ends_ends_by_itself() -> None:
@@ -391,7 +530,7 @@ async def test_a_pause_that_nobody_ends_ends_by_itself() -> None:
         await asyncio.sleep(0.3)
         rig.playout.pause()
         await asyncio.sleep(LONGEST_PAUSE_S + 3.0)
-        assert rig.tail.words() == ["one", "two", "three"]
+        assert rig.words() == ["one", "two", "three"]
 
 
 async def test_a_line_that_may_not_be_interrupted_plays_to_its_end() -> None:
@@ -404,10 +543,85 @@ async def test_a_line_that_may_not_be_interrupted_plays_to_its_end() -> None:
         rig.playout.pause()
         await rig.interrupt()
         await asyncio.sleep(2.0)
-        assert rig.tail.words() == ["This", "is", "recorded."]
+        assert rig.words() == ["This", "is", "recorded."]
         assert "clear" not in rig.wire.kinds()
         assert rig.playout.is_interruptible
         assert not rig.playout.is_speaking
+
+
+async def test_what_is_cut_in_front_of_a_line_that_plays_on_is_marked() -> None:
+    async with Rig() as rig:
+        listener = Listener()
+        rig.playout._listener = listener
+        rig.playout.connect(rig.wire)
+        await rig.give(LLMFullResponseStartFrame(), *utterance(2.0, *THREE))
+        await asyncio.sleep(0.1)
+        rig.playout.speak(
+            voiced(1.0), [SpokenWord("This", 0.0), SpokenWord("too.", 0.5)], is_interruptible=False
+        )
+        await asyncio.sleep(0.7)
+        rig.playout.pause()
+        await rig.interrupt()
+        assert rig.words() == ["one", CUT_MARK]
+        assert listener.told == ["paused", "resumed"]
+        await asyncio.sleep(1.5)
+        assert rig.words() == ["one", CUT_MARK, "This", "too."]
+
+
+def turns(rig: Rig) -> list[list[str]]:
+    """The words that reach an assistant aggregator, as it commits them: none without a turn that was opened."""
+    committed: list[list[str]] = []
+    is_open = False
+    for _, frame in rig.tail.seen:
+        if isinstance(frame, LLMFullResponseStartFrame | TTSStartedFrame) and not is_open:
+            is_open = True
+            committed.append([])
+        elif isinstance(frame, TTSTextFrame):
+            assert is_open, f"{frame.text} comes outside of a turn"
+            committed[-1].append(frame.text)
+        elif isinstance(
+            frame, LLMAssistantPushAggregationFrame | LLMFullResponseEndFrame | InterruptionFrame
+        ):
+            is_open = False
+    return [words for words in committed if words]
+
+
+async def test_a_line_in_the_middle_of_a_reply_takes_nothing_from_its_words() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        start, anchor, _, *words = utterance(2.0, *THREE)
+        await rig.give(LLMFullResponseStartFrame(), start, anchor, audio(0.7), words[0])
+        await asyncio.sleep(0.1)
+        rig.playout.speak(voiced(0.5), [SpokenWord("Wait.", 0.0)])
+        await rig.give(audio(1.3), *words[1:])
+        await asyncio.sleep(4.0)
+        assert turns(rig) == [["one", "Wait."], ["two", "three"]]
+        times = [at - rig.began_s for at, frame in rig.tail.seen if isinstance(frame, TTSTextFrame)]
+        assert times[2:] == [pytest.approx(at_s + 0.5, abs=0.15) for at_s in HALVES_S[1:]]
+        assert not rig.playout.is_speaking
+
+
+async def test_a_line_before_a_replys_first_audio_takes_nothing_from_its_words() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        start, *rest = utterance(2.0, *THREE)
+        await rig.give(LLMFullResponseStartFrame(), start)
+        await asyncio.sleep(0.1)
+        rig.playout.speak(voiced(0.5), [SpokenWord("Wait.", 0.0)])
+        await rig.give(*rest)
+        await asyncio.sleep(4.0)
+        assert turns(rig) == [["Wait."], ["one", "two", "three"]]
+
+
+async def test_a_line_that_plays_on_over_an_interruption_is_told_to_its_end() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        words = [SpokenWord("This", 0.0), SpokenWord("is", 0.4), SpokenWord("recorded.", 0.6)]
+        rig.playout.speak(voiced(1.0), words, is_interruptible=False)
+        await asyncio.sleep(0.3)
+        await rig.interrupt()
+        await asyncio.sleep(2.0)
+        assert turns(rig) == [["This"], ["is", "recorded."]]
 
 
 async def test_the_agent_does_not_begin_while_the_caller_makes_a_sound() -> None:
@@ -441,7 +655,17 @@ async def test_no_cut_mark_without_heard_words_or_after_the_last_one() -> None:
         await rig.give(*utterance(0.4, ("whole", 0.0)))
         await asyncio.sleep(1.0)
         await rig.interrupt()
-        assert rig.tail.words() == ["whole"]
+        assert rig.words() == ["whole"]
+
+
+async def test_a_reply_whose_rest_the_voice_had_not_made_yet_is_marked_as_cut() -> None:
+    async with Rig() as rig:
+        rig.playout.connect(rig.wire)
+        start, anchor, *_ = utterance(0.0)
+        await rig.give(LLMFullResponseStartFrame(), start, anchor, audio(0.5), word("one", 0.0))
+        await asyncio.sleep(1.0)
+        await rig.interrupt()
+        assert rig.words() == ["one", CUT_MARK]
 
 
 async def test_a_cached_opener_is_said_before_what_the_voice_says() -> None:
@@ -451,9 +675,9 @@ async def test_a_cached_opener_is_said_before_what_the_voice_says() -> None:
             CachedSpeechFrame("Sure.", voiced(0.4), RATE, (("Sure.", 0.0),)), *utterance(0.6, ("What", 0.0))
         )
         await asyncio.sleep(0.3)
-        assert rig.tail.words() == ["Sure."]
+        assert rig.words() == ["Sure."]
         await asyncio.sleep(1.5)
-        assert rig.tail.words() == ["Sure.", "What"]
+        assert rig.words() == ["Sure.", "What"]
         assert rig.wire.audio_s() == pytest.approx(1.0)
         assert rig.playout.underruns == 0
 
@@ -474,3 +698,243 @@ async def test_what_may_come_back_as_an_echo_is_what_was_heard_and_what_is_on_th
 
 def voiced(seconds: float) -> bytes:
     return b"\x00\x20" * round(seconds * RATE)
+
+
+# Fillers
+
+FILLER = CachedSpeech(bytes(RATE * 2), RATE, (CachedWord("One", 0.0, 0.4), CachedWord("moment.", 0.5, 1.0)))
+
+
+class Ear:
+    """What the playout tells of the line and of replies."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float]] = []
+        self.words: list[str] = []
+
+    def heard_word(self, text: str, now_s: float) -> None:
+        self.words.append(text)
+
+    def agent_stopped(self, cut: bool, now_s: float) -> None:
+        self._note("cut" if cut else "stopped", now_s)
+
+    def filler_started(self, text: str, now_s: float) -> None:
+        assert text == "One moment."
+        self._note("filler", now_s)
+
+    def agent_gap(self, began_s: float, now_s: float) -> None:
+        self._note(f"gap {now_s - began_s:.1f}", now_s)
+
+    def filler_stopped(self, now_s: float) -> None:
+        self._note("filler over", now_s)
+
+    def heard_started(self, now_s: float) -> None:
+        self._note("answer", now_s)
+
+    def tts_first_audio(self, now_s: float) -> None:
+        self._note("audio", now_s)
+
+    def audio_sent(self, now_s: float) -> None:
+        pass
+
+    def agent_paused(self, now_s: float) -> None:
+        self._note("paused", now_s)
+
+    def agent_resumed(self, now_s: float) -> None:
+        self._note("resumed", now_s)
+
+    def voice_came(self, now_s: float) -> None:
+        self._note("voice", now_s)
+
+    def reply_heard(self, now_s: float) -> None:
+        self._note("reply heard", now_s)
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.told]
+
+    def _note(self, kind: str, now_s: float) -> None:
+        self.told.append((kind, now_s))
+
+
+class FillerRig(PipelineRig):
+    """A connected playout that is listened to."""
+
+    def __init__(self) -> None:
+        self.ear = Ear()
+        self.playout = PlayoutProcessor(rate_hz=RATE, listener=self.ear)
+        self.playout.tell_replies(self.ear)
+        self.wire = FakeWire(self.playout)
+        self.playout.connect(self.wire)
+        super().__init__(self.playout, rate_hz=RATE)
+
+    def fill(self) -> bool:
+        return self.playout.speak_filler("One moment.", FILLER)
+
+
+async def test_a_filler_is_heard_and_is_no_turn() -> None:
+    async with FillerRig() as rig:
+        assert rig.fill()
+        await asyncio.sleep(0.5)
+        assert rig.playout.is_audible
+        assert rig.playout.sounds_until_s > asyncio.get_running_loop().time()
+        await asyncio.sleep(1.5)
+        assert rig.wire.audio_s() == pytest.approx(1.0, abs=0.02)
+        assert not rig.playout.is_audible
+        assert rig.ear.kinds() == ["filler", "filler over"]
+        assert rig.ear.words == []
+        assert BotStartedSpeakingFrame not in rig.tail.kinds()
+        assert BotStoppedSpeakingFrame not in rig.tail.kinds()
+        assert {frame.append_to_context for frame in rig.tail.of(TTSTextFrame)} == {False}
+        assert "moment." in rig.playout.recent_words(), "its echo is known"
+
+
+async def test_an_answer_that_comes_meanwhile_follows_whole_and_without_a_gap() -> None:
+    async with FillerRig() as rig:
+        rig.fill()
+        await asyncio.sleep(0.4)
+        await rig.give(*utterance(2.0, *THREE))
+        await asyncio.sleep(4.0)
+        assert rig.wire.audio_s() == pytest.approx(3.0, abs=0.02)
+        assert rig.playout.underruns == 0
+        assert rig.ear.kinds() == [
+            "filler",
+            "voice",
+            "audio",
+            "filler over",
+            "answer",
+            "reply heard",
+            "stopped",
+        ]
+        times = dict(rig.ear.told)
+        assert times["answer"] - times["filler"] == pytest.approx(1.05, abs=0.06), (
+            "when it is heard, not sent"
+        )
+        assert rig.ear.words == ["one", "two", "three"]
+        assert rig.tail.times(BotStartedSpeakingFrame) == [pytest.approx(times["answer"], abs=0.01)]
+
+
+async def test_an_answer_behind_the_end_of_a_filler_begins_when_it_is_sent() -> None:
+    async with FillerRig() as rig:
+        rig.fill()
+        await asyncio.sleep(2.0)
+        await rig.give(*utterance(1.0))
+        await asyncio.sleep(0.01)
+        assert rig.ear.kinds()[-1] == "answer"
+
+
+async def test_a_filler_is_never_put_behind_audio_that_waits() -> None:
+    async with FillerRig() as rig:
+        await rig.give(*utterance(1.0))
+        await asyncio.sleep(0.1)
+        assert not rig.fill()
+        await asyncio.sleep(2.0)
+        assert rig.fill()
+
+
+async def test_an_utterance_whose_audio_is_late_is_whole_behind_a_filler() -> None:
+    async with FillerRig() as rig:
+        begin, *rest = utterance(2.0, *THREE)
+        await rig.give(begin)
+        await asyncio.sleep(0.01)
+        assert rig.fill()
+        await asyncio.sleep(0.2)
+        await rig.give(*rest)
+        await asyncio.sleep(4.0)
+        assert rig.wire.audio_s() == pytest.approx(3.0, abs=0.02)
+        assert rig.ear.words == ["one", "two", "three"]
+        assert rig.ear.kinds().count("answer") == 1
+
+
+async def test_a_caller_who_cuts_in_stops_a_filler_and_what_waits_behind_it() -> None:
+    async with FillerRig() as rig:
+        rig.fill()
+        await asyncio.sleep(0.4)
+        await rig.give(*utterance(2.0, *THREE))
+        await asyncio.sleep(0.1)
+        await rig.playout.queue_frame(InterruptionFrame())
+        await asyncio.sleep(2.0)
+        assert rig.ear.kinds() == ["filler", "voice", "audio", "filler over"]
+        assert CUT_MARK not in [frame.text for frame in rig.tail.of(TTSTextFrame)]
+        assert rig.ear.words == []
+        await rig.give(*utterance(1.0))
+        await asyncio.sleep(0.01)
+        assert rig.ear.kinds()[-1] == "answer", "what comes next is no filler"
+
+
+async def test_a_line_that_plays_on_when_a_filler_is_cut_is_no_filler() -> None:
+    async with FillerRig() as rig:
+        rig.fill()
+        await asyncio.sleep(0.2)
+        rig.playout.speak(voiced(2.0), [SpokenWord("Recorded.", 0.0)], is_interruptible=False)
+        await asyncio.sleep(0.2)
+        await rig.playout.queue_frame(InterruptionFrame())
+        await asyncio.sleep(0.05)
+        assert rig.ear.kinds() == ["filler", "audio", "filler over", "answer"]
+        assert BotStartedSpeakingFrame in rig.tail.kinds()
+        await asyncio.sleep(3.0)
+        assert rig.ear.kinds()[4:] == ["stopped"]
+
+
+async def test_two_fillers_are_told_as_two() -> None:
+    async with FillerRig() as rig:
+        rig.fill()
+        await asyncio.sleep(1.2)
+        assert rig.fill()
+        await asyncio.sleep(2.0)
+        assert rig.ear.kinds() == ["filler", "filler over"] * 2
+
+
+async def test_a_pause_over_a_filler_loses_nothing_of_the_answer_behind_it() -> None:
+    async with FillerRig() as rig:
+        rig.fill()
+        await asyncio.sleep(0.4)
+        await rig.give(*utterance(2.0, *THREE))
+        rig.playout.pause()
+        await asyncio.sleep(0.5)
+        assert rig.playout.sounds_until_s == asyncio.get_running_loop().time(), "that is no silence of ours"
+        rig.playout.resume()
+        await asyncio.sleep(5.0)
+        assert rig.playout.sounds_until_s < asyncio.get_running_loop().time() - 1.0
+        assert rig.ear.words == ["one", "two", "three"]
+        assert rig.ear.kinds().count("filler") == 1
+        assert rig.ear.kinds()[-1] == "stopped"
+
+
+async def test_a_pause_in_silence_says_nothing_again() -> None:
+    async with FillerRig() as rig:
+        await rig.give(*utterance(2.0, *THREE))
+        await asyncio.sleep(2.5)
+        rig.playout.pause()
+        rig.playout.resume()
+        await asyncio.sleep(2.0)
+        assert rig.wire.audio_s() == pytest.approx(2.0, abs=0.02)
+
+
+async def test_a_hole_in_what_is_said_is_told_when_it_ends() -> None:
+    async with FillerRig() as rig:
+        begin, anchor, sound, *rest = utterance(1.0)
+        await rig.give(begin, anchor, sound)
+        await asyncio.sleep(3.0)
+        await rig.give(audio(1.0), *rest)
+        await asyncio.sleep(2.0)
+        assert [kind for kind in rig.ear.kinds() if kind.startswith("gap")] == ["gap 2.0"]
+
+
+async def test_a_reply_that_became_no_audio_is_heard_at_once() -> None:
+    async with FillerRig() as rig:
+        await rig.give(
+            TTSStartedFrame(context_id="c1"), TTSStoppedFrame(context_id="c1"), LLMFullResponseEndFrame()
+        )
+        await asyncio.sleep(0.01)
+        assert rig.ear.kinds() == ["reply heard"]
+
+
+async def test_who_drops_an_answer_learns_when_it_is_dropped() -> None:
+    async with FillerRig() as rig:
+        await rig.give(*utterance(2.0))
+        await asyncio.sleep(0.2)
+        dropped = AnswerDroppedFrame()
+        await rig.playout.queue_frame(dropped)
+        async with asyncio.timeout(0.1):
+            await dropped.done.wait()
+        assert rig.fill(), "nothing of the answer is in front of it"

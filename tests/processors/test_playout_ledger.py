@@ -303,6 +303,41 @@ def test_a_pause_in_the_last_word_plays_that_word_again() -> None:
     assert call.words == ["one", "two"]
 
 
+@pytest.mark.parametrize(("paused_s", "is_again"), [(0.3, True), (0.42, True), (0.6, False), (0.8, True)])
+def test_a_word_that_was_over_before_the_pause_is_not_played_again(paused_s: float, is_again: bool) -> None:
+    call = Call(delay_s=0.0)
+    audio = pcm(0.4) + bytes(2 * round(0.3 * RATE)) + pcm(0.5, start=9000)
+    call.ledger.open_utterance()
+    call.ledger.append_audio(audio)
+    for text, start_s in (("one", 0.0), ("two", 0.7)):
+        call.ledger.append_word(text, start=round(start_s * RATE))
+    call.ledger.close_utterance()
+    call.run(paused_s)
+    call.pause()
+    call.run(0.1)
+    heard = len(call.far.played)
+    call.ledger.resume()
+    call.run(2.0)
+    back_to = (0 if paused_s < 0.7 else round(0.7 * RATE)) if is_again else heard
+    expected = samples(audio)[:heard] + samples(audio)[back_to:]
+    assert [sample for sample in call.far.played if sample] == [sample for sample in expected if sample]
+    assert call.words == ["one", "two"]
+
+
+def test_a_word_is_played_again_when_the_next_one_is_not_known() -> None:
+    call = Call(delay_s=0.0)
+    call.ledger.open_utterance()
+    call.ledger.append_audio(pcm(0.4) + bytes(2 * round(0.3 * RATE)))
+    call.ledger.append_word("one", start=0)
+    call.run(0.6)
+    call.pause()
+    call.run(0.1)
+    heard = len(call.far.played)
+    call.ledger.resume()
+    call.run(2.0)
+    assert call.far.played[heard : heard + RATE // 10] == samples(pcm(0.1))
+
+
 def test_a_pause_while_nothing_is_said_holds_back_what_comes() -> None:
     call = Call()
     assert call.pause()
@@ -312,6 +347,24 @@ def test_a_pause_while_nothing_is_said_holds_back_what_comes() -> None:
     call.ledger.resume()
     call.run(1.0)
     assert call.far.played == samples(pcm(0.5))
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_pause_behind_what_is_over_plays_none_of_it_again(is_dropped: bool) -> None:
+    call = Call(delay_s=0.02)
+    call.say(1.0, [("one", 0.0), ("two", 0.5)])
+    call.run(0.8 if is_dropped else 2.0)
+    if is_dropped:
+        call.drop()
+        call.run(0.5)
+    heard = list(call.far.played)
+    assert call.pause()
+    call.say(0.5, [("new", 0.0)], start=20_000)
+    call.run(0.2)
+    call.ledger.resume()
+    call.run(1.0)
+    new = samples(pcm(0.5, 20_000))
+    assert call.far.played[: len(heard) + len(new)] == heard + new
 
 
 def test_the_same_word_paused_again_is_played_again() -> None:
@@ -380,6 +433,32 @@ def test_a_drop_hands_back_what_must_not_be_lost() -> None:
     ledger.due(0.0)
     dropped = ledger.drop(0.1)
     assert dropped.kept == ("tool result",)
+    assert ledger.take_heard(10.0) == []
+
+
+def test_what_belongs_to_a_word_leaves_with_it_and_holds_no_other_word_up() -> None:
+    call = Call(delay_s=0.0)
+    call.ledger.open_utterance()
+    call.ledger.append_audio(pcm(1.0))
+    for index, text in enumerate(("one", "two")):
+        call.ledger.append_word(text, start=index * RATE // 2)
+        call.ledger.append_item(f"after {text}", with_word=True)
+    call.ledger.close_utterance()
+    call.run(2.0)
+    assert call.words == ["one", "after one", "two", "after two"]
+    assert [at_s for at_s, _ in call.taken] == [
+        pytest.approx(at_s, abs=0.05) for at_s in (0.25, 0.25, 0.75, 0.75)
+    ]
+
+
+def test_what_stands_behind_an_unheard_word_is_dropped_with_it() -> None:
+    ledger: PlayoutLedger[str] = PlayoutLedger(rate_hz=RATE)
+    ledger.open_utterance()
+    ledger.append_audio(pcm(1.0))
+    ledger.append_item("late")
+    ledger.append_word("early", start=0)
+    ledger.due(0.0)
+    assert ledger.drop(0.2).heard == ()
     assert ledger.take_heard(10.0) == []
 
 
@@ -561,3 +640,46 @@ def test_no_sequence_loses_repeats_or_reorders(
     assert kept_order == [word for word in given_items if word in set(kept_order)]
     assert not any(name.startswith("keep") for name in dropped_items)
     assert ledger.played(call.now_s) == ledger.sent == ledger.appended
+
+
+def test_audio_that_was_not_sent_can_be_taken_back() -> None:
+    ledger: PlayoutLedger[str] = PlayoutLedger(rate_hz=RATE, lead_s=0.25)
+    ledger.open_utterance()
+    ledger.append_word("kept", start=0)
+    ledger.append_audio(pcm(1.0))
+    ledger.append_word("cut", start=round(0.9 * RATE))
+    ledger.due(0.0)
+    sent = ledger.sent
+    assert ledger.cut_back(round(0.8 * RATE)) == 0
+    assert ledger.appended == round(0.8 * RATE)
+    assert ledger.cut_back(sent - 100) == 100, "what was sent stands"
+    assert ledger.appended == sent
+    assert all(position <= sent for position, _ in ledger.waiting())
+    ledger.append_audio(pcm(0.5))
+    assert ledger.appended == sent + RATE // 2
+    ledger.close_utterance()
+
+
+def test_what_was_heard_before_a_pause_is_not_taken_back() -> None:
+    ledger: PlayoutLedger[str] = PlayoutLedger(rate_hz=RATE, lead_s=0.25)
+    ledger.open_utterance()
+    ledger.append_audio(pcm(1.0))
+    for now_ms in range(0, 500, 20):
+        ledger.due(now_ms / 1000)
+    ledger.pause(0.5)
+    heard = ledger.heard(0.5)
+    assert 0 < heard <= RATE // 2
+    assert ledger.sent < heard
+    ledger.cut_back(0)
+    assert ledger.appended == heard
+
+
+def test_nothing_of_an_earlier_utterance_is_taken_back() -> None:
+    ledger: PlayoutLedger[str] = PlayoutLedger(rate_hz=RATE)
+    ledger.open_utterance()
+    ledger.append_audio(pcm(1.0))
+    ledger.close_utterance()
+    ledger.open_utterance()
+    ledger.append_audio(pcm(1.0))
+    assert ledger.cut_back(0) == RATE
+    assert ledger.appended == RATE

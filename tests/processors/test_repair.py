@@ -21,27 +21,25 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import (
     LLMUserAggregator,
     LLMUserAggregatorParams,
     UserTurnStoppedMessage,
 )
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.processors.frame_processor import FrameDirection
 from pipecat.tests.utils import run_test
 from pipecat.turns.user_start import TranscriptionUserTurnStartStrategy, VADUserTurnStartStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
-from pipecat.workers.runner import WorkerRunner
 
-from processors.confidence import MISSED_NOTE
+from processors.confidence import MISSED_NOTE, Trust
 from processors.end_of_turn import EndOfTurnStrategy
 from processors.end_of_turn_table import Patience
 from processors.frames import CallerPausedFrame, CallerStoppedFrame, TranscriptFlushedFrame
 from processors.language import load_language
 from processors.repair import ASK_LIMIT_S, RepairProcessor, UnheardTurnStopStrategy
 from processors.repair_lines import lines_of
+from tests.fakes.pipeline_rig import PipelineRig
 
 LINES = lines_of("en")
 PAUSE_S = 0.2
@@ -65,19 +63,6 @@ class Purse:
         return True
 
 
-class Tail(FrameProcessor):
-    """Where the model would be; the agent speaks from here."""
-
-    def __init__(self, note: Callable[[Frame], None]) -> None:
-        super().__init__(enable_direct_mode=True)
-        self._note = note
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        self._note(frame)
-        await self.push_frame(frame, direction)
-
-
 @dataclass
 class Line:
     """One caller in front of repair and the aggregator. Times are seconds since the line came up."""
@@ -86,6 +71,9 @@ class Line:
     turns_ended: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
     model_asked: list[list[Any]] = field(default_factory=list[list[Any]])
     failed: list[int] = field(default_factory=list[int])
+    trusts: list[Trust] = field(default_factory=list[Trust])
+    gives_up_at: int = 100
+    """From so many failed turns on somebody else has the caller."""
     idle: int = 0
     open_turns: int = 0
     ask: Callable[[str], Awaitable[None]] | None = None
@@ -111,16 +99,11 @@ class Line:
         )
         self.aggregator.add_event_handler("on_user_turn_stopped", self._on_stopped)
         self.aggregator.add_event_handler("on_user_turn_idle", self._on_idle)
-        self.worker = PipelineWorker(
-            Pipeline([self.repair, self.aggregator, Tail(self._note)]),
-            enable_turn_tracking=False,
-            enable_rtvi=False,
-            cancel_on_idle_timeout=False,
-        )
+        self.rig = PipelineRig(self.repair, self.aggregator, note=self._note)
 
     @property
     def now_s(self) -> float:
-        return asyncio.get_running_loop().time() - self.began_s
+        return asyncio.get_running_loop().time() - self.rig.began_s
 
     @property
     def said(self) -> list[str]:
@@ -128,22 +111,8 @@ class Line:
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncGenerator["Line"]:
-        started = asyncio.Event()
-
-        async def on_started(*_: Any) -> None:
-            started.set()
-
-        self.worker.add_event_handler("on_pipeline_started", on_started)
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(self.worker)
-        running = asyncio.ensure_future(runner.run())
-        await started.wait()
-        self.began_s = asyncio.get_running_loop().time()
-        try:
+        async with self.rig:
             yield self
-        finally:
-            await self.worker.cancel()
-            await running
 
     # The caller
 
@@ -164,7 +133,7 @@ class Line:
         await self.send(TranscriptFlushedFrame())
 
     async def send(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
-        await self.worker.queue_frame(frame, direction)
+        await self.rig.worker.queue_frame(frame, direction)
         await asyncio.sleep(0.001)  # virtual: whatever it sets off is done
 
     # The agent
@@ -175,8 +144,12 @@ class Line:
     async def agent_stops(self) -> None:
         await self.send(BotStoppedSpeakingFrame(), FrameDirection.UPSTREAM)
 
-    def failed_turn(self, count: int) -> None:
+    def failed_turn(self, count: int) -> bool:
         self.failed.append(count)
+        return count < self.gives_up_at
+
+    def heard(self, trust: Trust) -> None:
+        self.trusts.append(trust)
 
     async def _ask(self, line: str) -> None:
         self.asked.append((line, self.now_s))
@@ -373,7 +346,7 @@ async def test_silence_counts_from_the_last_sound_when_barge_in_tells_of_it_late
         ended_s = asyncio.get_running_loop().time() - 0.5
         await line.send(CallerStoppedFrame(stop_secs=PAUSE_S, at_s=ended_s))
         await asyncio.sleep(3.0)
-    assert line.asked[0][1] + line.began_s - ended_s == pytest.approx(1.4, abs=0.02)
+    assert line.asked[0][1] + line.rig.began_s - ended_s == pytest.approx(1.4, abs=0.02)
 
 
 async def test_speech_without_words_is_asked_about_in_time_when_the_recogniser_hangs() -> None:
@@ -506,3 +479,21 @@ async def test_a_call_that_ends_while_words_are_waited_for_asks_nobody() -> None
         await line.sound(0.6)
     await asyncio.sleep(3.0)
     assert line.asked == []
+
+
+async def test_who_is_put_through_is_not_asked_again() -> None:
+    async with Line(gives_up_at=2).up() as line:
+        await line.sound(0.6)
+        await asyncio.sleep(3)
+        await line.sound(0.6)
+        await asyncio.sleep(3)
+    assert line.failed == [1, 2]
+    assert len(line.said) == 1
+
+
+async def test_how_well_words_were_heard_is_told_unless_they_were_not() -> None:
+    async with Line().up() as line:
+        await line.say("I need a cleaning on Tuesday.", 0.99)
+        await line.say("At nine thirty please.", 0.6)
+        await line.say("mumble mumble.", 0.1)
+    assert line.trusts == [Trust.CLEAR, Trust.DOUBTFUL]

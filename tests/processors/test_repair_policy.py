@@ -260,3 +260,14 @@ def test_no_sequence_of_events_leaves_the_caller_waiting_or_asks_twice(
         due_s = one.due_s()
         if is_unheard and not is_sounding and due_s is not None:
             assert due_s <= now_s + RepairParams().text_limit_s + 1e-6
+
+
+def test_words_that_are_late_are_waited_for() -> None:
+    one = policy()
+    sound(one, 0.0, 0.5)
+    one.delayed(2.6, 0.6)
+    assert one.due_s() == pytest.approx(2.6)
+    one.delayed(None, 2.0)
+    assert one.due_s() == pytest.approx(2.2), "they come in front of the news"
+    one.words(Trust.CLEAR, 2.0)
+    assert one.due_s() is None

@@ -1,5 +1,5 @@
 import asyncio
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,6 @@ from pipecat.frames.frames import (
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
-    StartFrame,
     TextFrame,
     TTSAudioRawFrame,
     TTSStartedFrame,
@@ -24,12 +23,9 @@ from pipecat.frames.frames import (
     UserStoppedSpeakingFrame,
 )
 from pipecat.metrics.metrics import LLMTokenUsage
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
-from pipecat.workers.runner import WorkerRunner
 
 from processors.frames import SpeculationStartedFrame
 from processors.speculation import (
@@ -39,6 +35,7 @@ from processors.speculation import (
     SpeculativeLLM,
     Waste,
 )
+from tests.fakes.pipeline_rig import PipelineRig
 
 PRICES = Prices(per_input_token=1e-6, per_output_token=5e-6, per_character=1e-5)
 
@@ -71,6 +68,18 @@ def test_what_was_withdrawn_is_and_its_late_tokens_too() -> None:
     assert book.cost_usd == pytest.approx(0.001 + 0.0001 + 0.001)
 
 
+def test_each_model_counts_at_its_own_price() -> None:
+    book = account()
+    strong = Prices(per_input_token=3e-6, per_output_token=15e-6)
+    book.begin()
+    book.spent(Waste(1000, 20), strong)
+    book.spent(Waste(1000, 20))
+    book.withdraw()
+    book.spent(Waste(100, 0), strong)
+    assert book.wasted == Waste(2100, 40)
+    assert book.cost_usd == pytest.approx(0.0033 + 0.0011 + 0.0003)
+
+
 def test_a_spent_budget_and_the_off_switch_end_it() -> None:
     book = account(budget_usd=0.001)
     assert book.may_start()
@@ -97,51 +106,13 @@ def test_every_reply_is_settled_at_most_once(events: list[str]) -> None:
 # The gate
 
 
-class Tail(FrameProcessor):
-    def __init__(self) -> None:
-        super().__init__(enable_direct_mode=True)
-        self.seen: list[Frame] = []
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if direction is FrameDirection.DOWNSTREAM and not isinstance(frame, StartFrame):
-            self.seen.append(frame)
-            await asyncio.sleep(0)
-        await self.push_frame(frame, direction)
+class Rig(PipelineRig):
+    async def give(self, *frames: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        await super().give(*frames, direction=direction)
+        await asyncio.sleep(0.02)
 
     def texts(self) -> list[str]:
-        return [frame.text for frame in self.seen if isinstance(frame, TextFrame)]
-
-
-class Rig:
-    """Processors in a real pipeline, with a tail."""
-
-    def __init__(self, *processors: FrameProcessor) -> None:
-        self.head = processors[0]
-        self.tail = Tail()
-        self.worker = PipelineWorker(
-            Pipeline([*processors, self.tail]),
-            params=PipelineParams(),
-            enable_rtvi=False,
-            enable_turn_tracking=False,
-            idle_timeout_secs=None,
-        )
-
-    async def __aenter__(self) -> Self:
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(self.worker)
-        self._running = asyncio.create_task(runner.run())
-        await asyncio.sleep(0.1)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.worker.cancel()
-        await self._running
-
-    async def give(self, *frames: Frame) -> None:
-        for frame in frames:
-            await self.head.queue_frame(frame)
-        await asyncio.sleep(0.02)
+        return [frame.text for frame in self.tail.of(TextFrame)]
 
 
 def reply(*texts: str) -> list[Frame]:
@@ -161,11 +132,11 @@ async def test_a_reply_made_ahead_is_heard_when_the_turn_is_over_and_in_order() 
     async with Rig(SpeculationGateProcessor(book)) as rig:
         book.begin()
         await rig.give(UserStartedSpeakingFrame(), SpeculationStartedFrame(), *reply("one", "two"))
-        assert rig.tail.texts() == []
+        assert rig.texts() == []
         await rig.give(UserStoppedSpeakingFrame(), TextFrame("three"))
-        assert rig.tail.texts() == ["one", "two", "three"]
+        assert rig.texts() == ["one", "two", "three"]
         assert book.confirmed == 1
-        assert not any(isinstance(frame, SpeculationStartedFrame) for frame in rig.tail.seen)
+        assert SpeculationStartedFrame not in rig.tail.kinds()
 
 
 @pytest.mark.parametrize("verdict", [EagerEndOfTurnCancelFrame, InterruptionFrame])
@@ -176,7 +147,7 @@ async def test_what_is_withdrawn_is_never_heard(verdict: type[Frame]) -> None:
         await rig.give(UserStartedSpeakingFrame(), SpeculationStartedFrame(), *reply("one", "two"))
         await rig.give(verdict())
         await rig.give(UserStoppedSpeakingFrame(), *reply("three"))
-        assert rig.tail.texts() == ["three"]
+        assert rig.texts() == ["three"]
         assert book.withdrawn == 1
 
 
@@ -184,17 +155,17 @@ async def test_what_must_not_be_lost_is_not() -> None:
     async with Rig(SpeculationGateProcessor(account())) as rig:
         result = FunctionCallResultFrame("tool", "id", {}, {"ok": True})
         await rig.give(UserStartedSpeakingFrame(), SpeculationStartedFrame(), *reply("one"), result)
-        assert result not in rig.tail.seen
+        assert result not in rig.tail.frames
         await rig.give(EagerEndOfTurnCancelFrame())
-        assert result in rig.tail.seen
-        assert rig.tail.texts() == []
+        assert result in rig.tail.frames
+        assert rig.texts() == []
 
 
 async def test_a_turn_confirmed_before_its_reply_comes_holds_nothing() -> None:
     async with Rig(SpeculationGateProcessor(account())) as rig:
         await rig.give(UserStartedSpeakingFrame(), UserStoppedSpeakingFrame())
         await rig.give(SpeculationStartedFrame(), *reply("one"))
-        assert rig.tail.texts() == ["one"]
+        assert rig.texts() == ["one"]
 
 
 async def test_another_reply_takes_the_place_of_the_one_held() -> None:
@@ -202,7 +173,7 @@ async def test_another_reply_takes_the_place_of_the_one_held() -> None:
         await rig.give(UserStartedSpeakingFrame(), SpeculationStartedFrame(), *reply("one"))
         await rig.give(SpeculationStartedFrame(), *reply("two"))
         await rig.give(UserStoppedSpeakingFrame())
-        assert rig.tail.texts() == ["two"]
+        assert rig.texts() == ["two"]
 
 
 async def test_the_first_audio_that_waits_is_told_once() -> None:
@@ -216,8 +187,8 @@ async def test_the_first_audio_that_waits_is_told_once() -> None:
 async def test_the_end_of_the_call_passes() -> None:
     async with Rig(SpeculationGateProcessor(account())) as rig:
         await rig.give(UserStartedSpeakingFrame(), SpeculationStartedFrame(), *reply("one"), EndFrame())
-        assert isinstance(rig.tail.seen[-1], EndFrame)
-        assert rig.tail.texts() == []
+        assert isinstance(rig.tail.frames[-1], EndFrame)
+        assert rig.texts() == []
 
 
 # The model
@@ -280,9 +251,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_text_goes_on_ahead_and_is_announced_and_the_tool_waits() -> None:
     async with ModelRig() as rig:
         await rig.ahead()
-        kinds = [type(frame) for frame in rig.tail.seen]
+        kinds = rig.tail.kinds()
         assert kinds.index(SpeculationStartedFrame) < kinds.index(LLMFullResponseStartFrame)
-        assert rig.tail.texts() == ["Sure."]
+        assert rig.texts() == ["Sure."]
         assert rig.model.ran == []
 
 
@@ -313,7 +284,7 @@ async def test_a_withdrawn_stream_is_stopped_and_its_tokens_are_wasted() -> None
         await rig.give(EagerEndOfTurnCancelFrame())
         rig.account.withdraw()  # as the gate does
         await asyncio.sleep(2.0)
-        assert rig.tail.texts() == []
+        assert rig.texts() == []
         assert rig.account.started == 1
 
 

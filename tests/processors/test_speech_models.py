@@ -1,5 +1,9 @@
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,3 +98,13 @@ async def test_too_many_questions_are_not_known(
 def test_only_the_model_s_rates_are_taken() -> None:
     with pytest.raises(ValueError, match="24000"):
         VoiceStream(24000)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("module", ["server", "bench.plain_bot"])
+def test_the_models_run_without_telemetry(module: str, tmp_path: Path) -> None:
+    environment = os.environ | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)  # ours
+    script = f"import sys, {module}; assert 'onnxruntime' in sys.modules"
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=80)  # noqa: S603 - our own
+    assert list(tmp_path.rglob("*onnx*")) == [], "it keeps an identifier and what it has yet to report there"

@@ -24,8 +24,16 @@ from processors.frames import CachedSpeechFrame
 from processors.speech_text import ReplyLimit, SpeechTextProcessor, spoken_words
 
 SURE = CachedSpeech(pcm=b"\1\0" * 800, rate_hz=8000, words=(CachedWord("Sure.", 0.02, 0.1),))
-SOUNDS = {"Sure.": SURE}
-OPENERS = ("Sure.", "Okay.", "Sure, let me look.")
+SOUNDS = {
+    "Sure.": SURE,
+    "Sure,": CachedSpeech(bytes(800), 8000, (CachedWord("Sure,", 0.0, 0.1),)),
+    "Let me look.": CachedSpeech(
+        bytes(800),
+        8000,
+        (CachedWord("Let", 0.0, 0.1), CachedWord("me", 0.1, 0.2), CachedWord("look.", 0.2, 0.3)),
+    ),
+}
+OPENERS = ("Sure.", "Okay.", "Okay,", "Sure,", "Let me look.")
 START, END = LLMFullResponseStartFrame, LLMFullResponseEndFrame
 
 
@@ -37,7 +45,7 @@ class Call:
         self.cuts: list[int] = []
         self.processor = SpeechTextProcessor(
             max_reply_words=max_reply_words,
-            openers=OPENERS,
+            openers=lambda: OPENERS,
             lookup=SOUNDS.get,
             on_miss=self.missed.append,
             on_cut=self.cuts.append,
@@ -69,7 +77,7 @@ def reply(*tokens: str) -> list[Frame]:
         (["Sure", ".", " What", " day?"], ["<Sure.>", "What", " day?"]),
         (["Sure.", " What day?"], ["<Sure.>", "What day?"]),
         (["Sure. What day?"], ["<Sure.>", "What day?"]),
-        (["Sure!", "\n\n", "What day?"], ["<Sure.>", "What day?"]),
+        (["Sure!", "\n\n", "What day?"], ["<Sure!>", "What day?"]),
         (["Sure.", "..", " What"], ["<Sure.>", "What"]),
         (["**Sure.**", " What"], ["<Sure.>", "What"]),
         (["Sure."], ["<Sure.>"]),
@@ -93,11 +101,55 @@ async def test_an_opener_brings_its_sound_and_its_words() -> None:
 
 async def test_a_sound_without_word_times_is_one_word() -> None:
     processor = SpeechTextProcessor(
-        max_reply_words=40, openers=("Got it.",), lookup=lambda _: CachedSpeech(b"\0\0", 8000)
+        max_reply_words=40, openers=lambda: ("Got it.",), lookup=lambda _: CachedSpeech(b"\0\0", 8000)
     )
     down, _ = await run_test(processor, frames_to_send=reply("Got it."))
     assert isinstance(frame := down[1], CachedSpeechFrame)
     assert frame.words == (("Got it.", 0.0),)
+
+
+async def test_a_line_that_has_become_an_opener_is_one_from_the_next_reply_on() -> None:
+    known = ["Sure."]
+    day = "What day would you like?"
+    processor = SpeechTextProcessor(
+        max_reply_words=40,
+        openers=lambda: tuple(known),
+        lookup=lambda _: CachedSpeech(b"\0\0", 8000),
+        on_sentence=known.append,
+    )
+    down, _ = await run_test(processor, frames_to_send=[*reply(*tokens(day)), *reply(*tokens(day))])
+    spoken = [describe(frame) for frame in down if isinstance(frame, LLMTextFrame | CachedSpeechFrame)]
+    assert spoken == [*tokens(day), f"<{day}>"]
+
+
+def tokens(text: str) -> list[str]:
+    return re.findall(r"\S+\s*", text)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["Sure. What day", " would you like?"], ["Sure.", "What day would you like?"]),
+        (["We're at 412 Harrison Ave. in Panama City. Any", "thing else?"],
+         ["We're at 412 Harrison Ave. in Panama City.", "Anything else?"]),
+        (["What day"], ["What day"]),
+        ([], []),
+    ],
+)  # fmt: skip
+async def test_every_sentence_that_is_said_is_told(said: list[str], told: list[str]) -> None:
+    sentences: list[str] = []
+    processor = SpeechTextProcessor(
+        max_reply_words=40, openers=lambda: OPENERS, lookup=SOUNDS.get, on_sentence=sentences.append
+    )
+    await run_test(processor, frames_to_send=reply(*said))
+    assert sentences == told
+
+
+async def test_a_sentence_that_is_left_out_is_not_told() -> None:
+    sentences: list[str] = []
+    processor = SpeechTextProcessor(max_reply_words=4, on_sentence=sentences.append)
+    await run_test(processor, frames_to_send=reply("One two three four five. Six seven. Is that right?"))
+    assert sentences == ["One two three four five.", "Is that right?"]
 
 
 async def test_an_opener_without_sound_is_spoken_and_asked_for() -> None:
@@ -105,6 +157,23 @@ async def test_an_opener_without_sound_is_spoken_and_asked_for() -> None:
     out = await call.hears(*reply("Okay", "!", " What day?"))
     assert out[1:-1] == ["Okay!", " What day?"]
     assert call.missed == ["Okay."]
+
+
+async def test_a_sentence_that_begins_with_an_opener_may_go_on_with_another() -> None:
+    call = Call()
+    assert (await call.hears(*reply("Sure", ", let", " me look.", " I have")))[1:-1] == [
+        "<Sure,>", "<let me look.>", "I have",
+    ]  # fmt: skip
+    down, _ = await run_test(Call().processor, frames_to_send=reply("Sure,", " let me look."))
+    assert isinstance(frame := down[2], CachedSpeechFrame)
+    assert frame.words == (("let", 0.0), ("me", 0.1), ("look.", 0.2))
+
+
+async def test_a_sound_never_overtakes_the_text_in_front_of_it() -> None:
+    call = Call()
+    out = await call.hears(*reply("Okay", ",", " let me look.", " I have"))
+    assert out[1:-1] == ["Okay,", " let me look.", " I have"]
+    assert call.missed == ["Okay,"]
 
 
 async def test_a_token_that_nothing_happens_to_passes_as_the_same_frame() -> None:

@@ -10,8 +10,11 @@ from processors.turn_record import (
     KEPT_TURNS,
     MAX_TEXT_CHARS,
     MAX_TOOLS,
+    FillerRun,
     Line,
+    Nudge,
     PlaybackPause,
+    SilenceCause,
     Stage,
     ToolRun,
     TurnLedger,
@@ -53,6 +56,21 @@ def answer(ledger: TurnLedger, text: str, asked: float, heard: float) -> None:
     for word in text.split():
         ledger.heard_word(word, START_S + heard + 0.5)
     ledger.agent_stopped(False, START_S + heard + 1.0)
+
+
+def test_an_answer_that_follows_a_line_without_a_pause_keeps_its_place_in_the_transcript() -> None:
+    ledger = TurnLedger(started_s=START_S)
+    ledger.audio_sent(START_S + 0.03)
+    ledger.heard_started(START_S + 0.06)
+    ledger.heard_word("Recorded.", START_S + 1.0)
+    ask(ledger, "Any parking?", 0.5, 1.5)
+    ledger.audio_sent(START_S + 2.0)
+    ledger.heard_word("Yes.", START_S + 2.5)
+    assert [(line.text, line.at_s) for line in ledger.transcript_lines()] == [
+        ("Recorded.", pytest.approx(0.06)),
+        ("Any parking?", pytest.approx(0.5)),
+        ("Yes.", pytest.approx(2.0)),
+    ]
 
 
 def test_greeting_is_turn_zero() -> None:
@@ -328,7 +346,7 @@ def test_memory_is_bounded() -> None:
     assert len(last.tools) == MAX_TOOLS
 
 
-def test_json_round_trip() -> None:
+def test_a_record_is_plain_json_with_rounded_times() -> None:
     ledger = greeted()
     ask(ledger, "Zürich — “ok”?", 2.0, 3.0)
     ledger.tool_started("book", START_S + 3.51234567)
@@ -338,8 +356,6 @@ def test_json_round_trip() -> None:
     shape = json.loads(json.dumps(turn.to_json()))
     assert shape["tools"] == [{"name": "book", "start": 3.5123, "end": None, "ok": None}]
     assert shape["answer_s"] == 0.8
-    again = TurnRecord.from_json({**shape, "unknown": 1})
-    assert again.to_json() == shape
 
 
 def test_json_has_the_fields_the_page_reads() -> None:
@@ -402,7 +418,7 @@ def test_any_order_of_events_gives_sound_records(
         assert all(share > 0 for _, share in shares)
         if turn.kind == "answer" and shares:
             assert sum(share for _, share in shares) == pytest.approx(turn.answer_s)
-        assert TurnRecord.from_json(turn.to_json()).to_json() == turn.to_json()
+        assert json.loads(json.dumps(turn.to_json())) == turn.to_json()
 
 
 # Answers made ahead
@@ -461,5 +477,120 @@ def test_pauses_are_kept_with_what_became_of_them() -> None:
     turn = ledger.snapshot()
     assert turn is not None
     assert turn.pauses == (PlaybackPause(1.0, 1.5), PlaybackPause(2.0))
-    assert TurnRecord.from_json(turn.to_json()) == turn
     assert (ledger.counts.pauses, ledger.counts.resumes) == (2, 1)
+
+
+# Lines that break a silence
+
+
+def test_a_filler_is_not_the_answer_and_ends_a_silence() -> None:
+    ledger = greeted()
+    ask(ledger, "When?", 2.0, 3.0)
+    ledger.llm_requested(START_S + 3.3)
+    ledger.filler_started("One moment.", START_S + 5.0)
+    ledger.filler_stopped(START_S + 6.0)
+    ledger.llm_first_token(START_S + 8.0)
+    ledger.tts_first_audio(START_S + 8.4)
+    ledger.audio_sent(START_S + 8.4)
+    ledger.heard_started(START_S + 8.5)
+    ledger.heard_word("Friday.", START_S + 9.0)
+    ledger.agent_stopped(False, START_S + 9.2)
+    ledger.ended(START_S + 10.0)
+    turn = ledger.turns()[-1]
+    assert turn.answer_s == pytest.approx(5.5)
+    assert turn.agent_text == "Friday."
+    assert turn.fillers == (FillerRun("One moment.", pytest.approx(5.0), pytest.approx(6.0)),)  # type: ignore[arg-type]
+    assert ledger.counts.longest_silence_s == pytest.approx(2.5)
+    assert ledger.counts.longest_silence_cause == "model"
+    assert [(line.who, line.text) for line in ledger.transcript_lines()[1:]] == [
+        ("caller", "When?"),
+        ("agent", "One moment."),
+        ("agent", "Friday."),
+    ]
+    assert turn.to_json()["fillers"] == [{"text": "One moment.", "start": 5.0, "end": 6.0}]
+
+
+def test_an_answer_right_behind_a_filler_leaves_no_silence() -> None:
+    ledger = greeted()
+    ask(ledger, "When?", 2.0, 3.0)
+    ledger.filler_started("One moment.", START_S + 4.0)
+    ledger.filler_stopped(START_S + 9.0)
+    ledger.heard_started(START_S + 9.0)
+    assert ledger.counts.longest_silence_s == pytest.approx(1.0)
+
+
+def test_a_nudge_is_kept_with_the_turn_it_waits_for() -> None:
+    ledger = greeted()
+    ask(ledger, "When?", 2.0, 3.0)
+    ledger.nudged("Hello?", START_S + 6.0)
+    answer(ledger, "Friday.", asked=3.3, heard=8.0)
+    ledger.ended(START_S + 10.0)
+    turn = ledger.turns()[-1]
+    assert turn.caller_text == "When?"
+    assert turn.nudges == (Nudge("Hello?", pytest.approx(6.0)),)  # type: ignore[arg-type]
+    assert [line.text for line in ledger.transcript_lines()[1:]] == ["When?", "Hello?", "Friday."]
+
+
+def test_an_answer_that_is_asked_for_again_has_the_stages_of_the_second_one() -> None:
+    ledger = greeted()
+    ask(ledger, "When?", 2.0, 3.0)
+    ledger.llm_requested(START_S + 3.3)
+    ledger.llm_first_token(START_S + 3.6)
+    ledger.tts_requested("Never heard.", START_S + 3.7)
+    ledger.retried(START_S + 9.0)
+    answer(ledger, "Friday.", asked=9.1, heard=10.0)
+    ledger.ended(START_S + 12.0)
+    turn = ledger.turns()[-1]
+    assert (turn.retries, turn.agent_text) == (1, "Friday.")
+    assert turn.llm_request == pytest.approx(3.3)
+    assert turn.llm_first_token == pytest.approx(9.4)
+    assert turn.interrupted_at is None
+
+
+@pytest.mark.parametrize(
+    ("happens", "cause"),
+    [
+        ((), SilenceCause.MODEL),
+        (("llm_first_token",), SilenceCause.VOICE),
+        (("llm_first_token", "tts_first_audio"), SilenceCause.PLAYOUT),
+    ],
+)
+def test_a_silence_is_put_down_to_what_took_most_of_it(happens: tuple[str, ...], cause: SilenceCause) -> None:
+    ledger = greeted()
+    ask(ledger, "When?", 2.0, 3.0)
+    for milestone in happens:
+        getattr(ledger, milestone)(START_S + 3.5)
+    ledger.heard_started(START_S + 7.0)
+    assert ledger.counts.longest_silence_s == pytest.approx(4.0)
+    assert ledger.counts.longest_silence_cause == cause.value
+
+
+def test_a_silence_in_a_tool_is_the_tools() -> None:
+    ledger = greeted()
+    ask(ledger, "Book it.", 2.0, 3.0)
+    ledger.llm_requested(START_S + 3.3)
+    ledger.tool_started("book", START_S + 3.8)
+    ledger.tool_ended("book", True, START_S + 6.8)
+    ledger.llm_first_token(START_S + 7.2)
+    ledger.tts_first_audio(START_S + 7.4)
+    ledger.heard_started(START_S + 7.5)
+    assert ledger.counts.longest_silence_cause == "tool"
+
+
+def test_a_hole_in_an_answer_is_a_silence_of_ours() -> None:
+    ledger = greeted()
+    ask(ledger, "When?", 2.0, 3.0)
+    ledger.llm_first_token(START_S + 3.3)
+    ledger.tts_first_audio(START_S + 3.4)
+    ledger.heard_started(START_S + 3.5)
+    ledger.agent_gap(START_S + 5.0, START_S + 8.0)
+    assert ledger.counts.longest_silence_s == pytest.approx(3.0)
+    assert ledger.counts.longest_silence_cause == "voice"
+
+
+def test_a_caller_who_speaks_over_a_filler_breaks_no_silence() -> None:
+    ledger = greeted()
+    ask(ledger, "When?", 2.0, 3.0)
+    ledger.filler_started("One moment.", START_S + 5.0)
+    ledger.caller_started(START_S + 5.8)
+    assert ledger.counts.longest_silence_s == pytest.approx(2.0)

@@ -9,26 +9,16 @@ from pipecat.utils.asyncio.task_manager import TaskManager
 
 from processors.end_of_turn_table import Action, End, Speculate, Withdraw
 from processors.turn_speculation import SETTLE_LIMIT_S, SPECULATION_LIMIT_S, SpeculatingStopStrategy
+from tests.fakes.heard_context import FakeHeardContext
 
 TEXT = "A cleaning."
-
-
-class Heard:
-    """What was heard, in the context after so many seconds."""
-
-    def __init__(self, after_s: float) -> None:
-        self.is_settled = after_s == 0.0
-        self._after_s = after_s
-
-    async def wait_until_settled(self, timeout_s: float) -> None:
-        await asyncio.sleep(min(self._after_s, timeout_s))
 
 
 class Strategy(SpeculatingStopStrategy):
     """Notes what it makes of a table's actions."""
 
     def __init__(self, *, settles_after_s: float = 0.0) -> None:
-        super().__init__(heard=Heard(settles_after_s))
+        super().__init__(heard=FakeHeardContext(after_s=settles_after_s))
         self._task_manager = TaskManager()
         self.did: list[str] = []
         self.is_forgotten = False

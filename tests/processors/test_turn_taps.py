@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 from pipecat.frames.frames import (
     EagerEndOfTurnCancelFrame,
@@ -7,15 +9,16 @@ from pipecat.frames.frames import (
     FunctionCallResultFrame,
     InterimTranscriptionFrame,
     InterruptionFrame,
+    LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
     TranscriptionFrame,
     UserStoppedSpeakingFrame,
 )
-from pipecat.tests.utils import run_test
+from pipecat.tests.utils import SleepFrame, run_test
 
-from processors.frames import SpeculationStartedFrame
-from processors.turn_taps import ReplyTap, TranscriptTap
+from processors.frames import AnswerDroppedFrame, CachedSpeechFrame, SpeculationStartedFrame
+from processors.turn_taps import ReplyTap, SpokenTextTap, TranscriptTap
 
 
 class Notes:
@@ -32,6 +35,9 @@ class Notes:
 
     def interrupted(self, now_s: float) -> None:
         self.told.append(("interrupted",))
+
+    def retried(self, now_s: float) -> None:
+        self.told.append(("retried",))
 
     def speculation_started(self, now_s: float) -> None:
         self.told.append(("ahead",))
@@ -78,6 +84,7 @@ async def test_only_the_first_token_of_each_answer_counts() -> None:
     [
         (UserStoppedSpeakingFrame(), ("decided",)),
         (InterruptionFrame(), ("interrupted",)),
+        (AnswerDroppedFrame(), ("retried",)),
         (SpeculationStartedFrame(), ("ahead",)),
         (EagerEndOfTurnCancelFrame(), ("withdrawn",)),
         (FunctionCallInProgressFrame("look", "1", {}), ("tool", "look")),
@@ -91,3 +98,65 @@ async def test_stages_are_noted(frame: Frame, told: tuple[object, ...]) -> None:
     down, _ = await run_test(ReplyTap(notes), frames_to_send=[frame])
     assert notes.told == [told]
     assert type(down[0]) is type(frame)
+
+
+async def test_an_answer_that_is_given_up_is_not_asked_for_again() -> None:
+    notes = Notes()
+    await run_test(ReplyTap(notes), frames_to_send=[AnswerDroppedFrame(asks_again=False)])
+    assert notes.told == []
+
+
+class AnswerNotes:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def reply_started(self, now_s: float, *, is_ahead: bool) -> None:
+        self._note("ahead" if is_ahead else "started", now_s)
+
+    def reply_text(self, now_s: float, *, needs_voice: bool) -> None:
+        self._note("text" if needs_voice else "sound", now_s)
+
+    def reply_withdrawn(self, now_s: float) -> None:
+        self._note("withdrawn", now_s)
+
+    def _note(self, what: str, now_s: float) -> None:
+        assert now_s == pytest.approx(asyncio.get_running_loop().time())
+        self.notes.append(what)
+
+
+def read_only(text: str) -> LLMTextFrame:
+    frame = LLMTextFrame(text)
+    frame.skip_tts = True
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("frames", "notes"),
+    [
+        ([LLMFullResponseStartFrame(), LLMTextFrame("Hi"), LLMFullResponseEndFrame()], ["started", "text"]),
+        ([LLMFullResponseStartFrame(), LLMTextFrame(" "), LLMTextFrame("…")], ["started"]),
+        ([LLMFullResponseStartFrame(), read_only("Hi")], ["started"]),
+        ([LLMFullResponseStartFrame(), CachedSpeechFrame("Sure.", b"", 8000, ())], ["started", "sound"]),
+        (
+            [
+                SpeculationStartedFrame(),
+                LLMFullResponseStartFrame(),
+                SleepFrame(0.1),
+                EagerEndOfTurnCancelFrame(),
+            ],
+            ["ahead", "withdrawn"],
+        ),
+        (
+            [SpeculationStartedFrame(), LLMFullResponseStartFrame(), LLMFullResponseStartFrame()],
+            ["ahead", "started"],
+        ),
+    ],
+)
+async def test_the_watchdog_is_told_of_what_can_be_spoken(frames: list[Frame], notes: list[str]) -> None:
+    told = AnswerNotes()
+    down, _ = await run_test(SpokenTextTap(told), frames_to_send=frames)
+    assert told.notes == notes
+    sent = [frame for frame in frames if not isinstance(frame, SleepFrame)]
+    assert [type(frame) for frame in down if not isinstance(frame, SleepFrame)] == [
+        type(frame) for frame in sent
+    ]

@@ -73,7 +73,7 @@ async def test_serves_places_calls_and_ends_when_its_owner_is_gone(tmp_path: Pat
 
 async def test_ends_on_sigterm_and_a_sim_that_is_not_there_is_named(tmp_path: Path) -> None:
     async with served(tmp_path) as (process, env):
-        assert len(env) == 7
+        assert len(env) == 12
         process.send_signal(signal.SIGTERM)
         nowhere = {"TWILIO_BASE_URL": "http://127.0.0.1:1"}
         status, _ = await run_call(nowhere, "--voice-url", "http://127.0.0.1:1/v")

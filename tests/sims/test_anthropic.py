@@ -1,95 +1,71 @@
-"""The sim against the official client and Pipecat's service; its requests and faults at the wire."""
+"""What is Anthropic's own; what all models' vendors share stands in `test_model_vendor`."""
 
-import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
 import anthropic
-import httpx2
 import pytest
 from anthropic import AsyncAnthropic
-from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
-from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
-from pipecat.frames.frames import LLMContextFrame, LLMFullResponseEndFrame, LLMTextFrame
+from pipecat.frames.frames import LLMContextFrame
 from pipecat.processors.aggregators.llm_context import LLMContext
-from pipecat.services.anthropic.llm import AnthropicLLMService
 from pipecat.tests.utils import SleepFrame, run_test
 
 from sims.anthropic import AnthropicSim, PromptCache
 from sims.faults import FaultKind, FaultSpec
-from sims.profiles import PROFILES, Profile
+from sims.profiles import Profile
+from tests.sims.model_peers import (
+    ANSWER,
+    CLAUDE,
+    PARAMETERS,
+    QUESTION,
+    SYSTEM,
+    WEATHER,
+    AnthropicPeer,
+    claude_asking,
+    open_anthropic,
+)
 
 pytestmark = pytest.mark.real_time
 
-MODEL = "claude-haiku-4-5"
-SYSTEM = "You answer the phone.\n- Hours: We're open nine to five.\n"
-LOOK_UP: Any = {
-    "name": "look_up",
-    "description": "Look up the weather in a city.",
-    "input_schema": {
-        "type": "object",
-        "properties": {
-            "city": {"type": "string", "description": "One of: Paris, London. Ask: In which city?"}
-        },
-        "required": ["city"],
-    },
-}
+LOOK_UP: Any = {"name": "look_up", "description": WEATHER, "input_schema": PARAMETERS}
 QUICK = Profile("quick", 0.0, 0.1, 0.05, 400.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture
-async def sim() -> AsyncIterator[AnthropicSim]:
-    async with AnthropicSim(PROFILES["instant"], seed=1) as sim:
-        yield sim
+async def peer() -> AsyncGenerator[AnthropicPeer]:
+    async with open_anthropic() as peer:
+        yield peer
 
 
 @pytest.fixture
-async def client(sim: AnthropicSim) -> AsyncIterator[AsyncAnthropic]:
-    async with AsyncAnthropic(api_key="k", base_url=sim.base_url, max_retries=0, timeout=5.0) as client:
-        yield client
+def sim(peer: AnthropicPeer) -> AnthropicSim:
+    return peer.sim
 
 
-def asking(text: str, **extra: Any) -> Any:
-    messages = [{"role": "user", "content": text}]
-    return {"model": MODEL, "max_tokens": 100, "system": SYSTEM, "messages": messages} | extra
-
-
-async def listen(client: AsyncAnthropic, heard: list[str]) -> None:
-    """Collect the text of a streamed reply, word by word."""
-    async with client.messages.stream(**asking("When are you open?")) as stream:
-        async for text in stream.text_stream:
-            heard.append(text)  # noqa: PERF401 - keeps what came before an error
-
-
-async def collect(client: AsyncAnthropic, seen: list[str], *, limit_s: float) -> None:
-    """Collect the event names of a streamed reply."""
-    async with asyncio.timeout(limit_s):
-        stream: Any = await client.messages.create(stream=True, **asking("When are you open?"))
-        async for event in stream:
-            seen.append(event.type)  # noqa: PERF401 - keeps what came before an error
+@pytest.fixture
+def client(peer: AnthropicPeer) -> AsyncAnthropic:
+    return peer.client
 
 
 # The official client
 
 
 async def test_stream_has_the_vendors_events_in_order(client: AsyncAnthropic) -> None:
-    stream = await client.messages.create(stream=True, **asking("When are you open?"))
-    events = [event async for event in stream]
-    kinds = [event.type for event in events]
+    stream = await client.messages.create(stream=True, **claude_asking(QUESTION))
+    kinds = [event.type async for event in stream]
     assert kinds[:2] == ["message_start", "content_block_start"]
     assert set(kinds[2:-3]) == {"content_block_delta"}
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
 
 
 async def test_stream_helper_gives_text_usage_and_request_id(client: AsyncAnthropic) -> None:
-    async with client.messages.stream(**asking("When are you open?")) as stream:
+    async with client.messages.stream(**claude_asking(QUESTION)) as stream:
         text = "".join([text async for text in stream.text_stream])
         message = await stream.get_final_message()
         assert (stream.request_id or "").startswith("req_")
-    assert text.startswith("We're open nine to five.")
+    assert text.startswith(ANSWER)
     assert message.content[0].type == "text"
     assert message.content[0].text == text
     assert message.stop_reason == "end_turn"
@@ -97,7 +73,7 @@ async def test_stream_helper_gives_text_usage_and_request_id(client: AsyncAnthro
 
 
 async def test_tool_call_and_its_result(client: AsyncAnthropic) -> None:
-    request = asking("What is the weather in Paris, can you look it up?", tools=[LOOK_UP])
+    request = claude_asking("What is the weather in Paris, can you look it up?", tools=[LOOK_UP])
     async with client.messages.stream(**request) as stream:
         first = await stream.get_final_message()
     call = first.content[-1]
@@ -123,7 +99,7 @@ async def test_beta_endpoint_as_pipecat_calls_it(client: AsyncAnthropic, sim: An
         stream=True,
         betas=["interleaved-thinking-2025-05-14"],
         thinking={"type": "disabled"},
-        **asking("Hello"),
+        **claude_asking("Hello"),
     )
     assert [event.type async for event in stream][-1] == "message_stop"
     assert sim.requests[-1].body["thinking"] == {"type": "disabled"}
@@ -131,7 +107,7 @@ async def test_beta_endpoint_as_pipecat_calls_it(client: AsyncAnthropic, sim: An
 
 
 async def test_reply_stops_at_max_tokens(client: AsyncAnthropic) -> None:
-    message = await client.messages.create(**asking("When are you open?") | {"max_tokens": 2})
+    message = await client.messages.create(**claude_asking(QUESTION) | {"max_tokens": 2})
     assert message.stop_reason == "max_tokens"
     assert message.content[0].type == "text"
     assert message.content[0].text == "We're open"
@@ -140,18 +116,18 @@ async def test_reply_stops_at_max_tokens(client: AsyncAnthropic) -> None:
 
 async def test_tool_choice_none_offers_no_tool(client: AsyncAnthropic) -> None:
     message = await client.messages.create(
-        **asking("Look up Paris", tools=[LOOK_UP], tool_choice={"type": "none"})
+        **claude_asking("Look up Paris", tools=[LOOK_UP], tool_choice={"type": "none"})
     )
     assert {block.type for block in message.content} == {"text"}
 
 
 async def test_count_tokens_and_models(client: AsyncAnthropic) -> None:
     counted = await client.messages.count_tokens(
-        model=MODEL, system=SYSTEM, messages=[{"role": "user", "content": "hi"}]
+        model=CLAUDE, system=SYSTEM, messages=[{"role": "user", "content": "hi"}]
     )
     assert counted.input_tokens > 10
-    assert MODEL in [model.id async for model in client.models.list()]
-    assert (await client.models.retrieve(MODEL)).id == MODEL
+    assert CLAUDE in [model.id async for model in client.models.list()]
+    assert (await client.models.retrieve(CLAUDE)).id == CLAUDE
 
 
 @pytest.mark.parametrize(
@@ -198,7 +174,7 @@ async def test_bad_requests_are_refused(
     client: AsyncAnthropic, change: dict[str, Any], error: type[anthropic.APIStatusError], says: str
 ) -> None:
     with pytest.raises(error, match=says) as refused:
-        await client.messages.create(**asking("hi") | change)
+        await client.messages.create(**claude_asking("hi") | change)
     assert refused.value.request_id == refused.value.body["request_id"]  # type: ignore[index]
 
 
@@ -216,99 +192,41 @@ async def test_requests_without_key_version_or_json_are_refused(sim: AnthropicSi
 # Faults
 
 
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        (FaultKind.UNAUTHORIZED, anthropic.AuthenticationError),
-        (FaultKind.RATE_LIMITED, anthropic.RateLimitError),
-        (FaultKind.SERVER_ERROR, anthropic.InternalServerError),
-        (FaultKind.OVERLOADED, anthropic.APIStatusError),
-        (FaultKind.REFUSE, anthropic.APIConnectionError),
-    ],
-)
-async def test_faults_before_the_answer(
-    client: AsyncAnthropic, sim: AnthropicSim, kind: FaultKind, error: type[Exception]
-) -> None:
-    sim.faults.arm(FaultSpec(kind=kind, count=1))
-    with pytest.raises(error) as refused:
-        await client.messages.create(**asking("hi"))
-    if isinstance(refused.value, anthropic.RateLimitError):
-        assert refused.value.response.headers["retry-after"] == "1"
-        assert "anthropic-ratelimit-requests-reset" in refused.value.response.headers
-    await client.messages.create(**asking("hi"))  # one time only
+async def test_who_asks_too_often_is_told_when_to_come_again(peer: AnthropicPeer) -> None:
+    peer.sim.faults.arm(FaultSpec(kind=FaultKind.RATE_LIMITED, count=1))
+    with pytest.raises(anthropic.RateLimitError) as refused:
+        await peer.ask()
+    assert refused.value.response.headers["retry-after"] == "1"
+    assert "anthropic-ratelimit-requests-reset" in refused.value.response.headers
 
 
 async def test_client_retries_what_the_vendor_says_can_be_retried(sim: AnthropicSim) -> None:
     sim.faults.arm(FaultSpec(kind=FaultKind.OVERLOADED, count=1))
     async with AsyncAnthropic(api_key="k", base_url=sim.base_url, max_retries=2) as client:
-        await client.messages.create(**asking("hi"))
+        await client.messages.create(**claude_asking("hi"))
     assert [request.headers["x-stainless-retry-count"] for request in sim.requests] == ["0", "1"]
 
 
-async def test_overload_in_mid_stream_is_an_error_event(client: AsyncAnthropic, sim: AnthropicSim) -> None:
-    sim.faults.arm(FaultSpec(kind=FaultKind.OVERLOADED, count=1, after_s=0.2))
+async def test_overload_in_mid_stream_is_an_error_event(peer: AnthropicPeer) -> None:
+    peer.sim.faults.arm(FaultSpec(kind=FaultKind.OVERLOADED, count=1, after_s=0.2))
     heard: list[str] = []
     with pytest.raises(anthropic.APIStatusError) as broken:
-        await listen(client, heard)
+        await peer.listen(heard)
     assert broken.value.status_code == 200
     assert heard[0] == "We're"
 
 
-async def test_cut_in_mid_stream(client: AsyncAnthropic, sim: AnthropicSim) -> None:
-    sim.faults.arm(FaultSpec(kind=FaultKind.CLOSE_MID_STREAM, count=1))
-    heard: list[str] = []
-    with pytest.raises(httpx2.RemoteProtocolError):  # the client passes it on as it is
-        await listen(client, heard)
-    assert heard[0] == "We're"
-
-
-@pytest.mark.parametrize(
-    ("kind", "events"),
-    [
-        (FaultKind.HANG_BEFORE_FIRST_BYTE, False),
-        (FaultKind.HANG_AFTER_FIRST_BYTE, True),
-        (FaultKind.TRICKLE, True),
-    ],
-)
-async def test_faults_that_keep_the_client_waiting(
-    client: AsyncAnthropic, sim: AnthropicSim, kind: FaultKind, events: bool
-) -> None:
-    sim.faults.arm(FaultSpec(kind=kind, count=1))
-    seen: list[str] = []
-    with pytest.raises(TimeoutError):
-        await collect(client, seen, limit_s=0.4)
-    assert ("content_block_delta" in seen) is events
-    assert "message_stop" not in seen
-
-
-async def test_garbage_and_empty(client: AsyncAnthropic, sim: AnthropicSim) -> None:
-    sim.faults.arm(FaultSpec(kind=FaultKind.GARBAGE, count=1))
-    with pytest.raises(json.JSONDecodeError):
-        await collect(client, [], limit_s=5.0)
+async def test_an_empty_answer_is_a_whole_one(client: AsyncAnthropic, sim: AnthropicSim) -> None:
     sim.faults.arm(FaultSpec(kind=FaultKind.EMPTY, count=1))
-    message = await client.messages.create(**asking("hi"))
+    message = await client.messages.create(**claude_asking("hi"))
     assert (message.content, message.stop_reason) == ([], "end_turn")
 
 
-async def test_generation_stops_when_the_peer_has_gone() -> None:
-    slow = Profile("slow", 0.0, 0.1, 0.0, 20.0, 0.0, 0.0, 0.0)
-    async with AnthropicSim(slow) as sim, AsyncAnthropic(api_key="k", base_url=sim.base_url) as client:
-        stream: Any = await client.messages.create(stream=True, **asking("When are you open?"))
-        async for event in stream:
-            if event.type == "content_block_delta":
-                break
-        await stream.close()
-        async with asyncio.timeout(3):
-            while not sim.stats["abandoned"]:  # noqa: ASYNC110 - the sim only counts
-                await asyncio.sleep(0.02)
-        assert sim.stats["tokens"] < 6
-
-
 async def test_first_content_waits_for_the_first_token_time() -> None:
-    async with AnthropicSim(QUICK) as sim, AsyncAnthropic(api_key="k", base_url=sim.base_url) as client:
-        await client.models.list()  # connected
+    async with open_anthropic(QUICK) as peer:
+        await peer.client.models.list()  # connected
         started_s = time.monotonic()
-        async for _ in await client.messages.create(stream=True, **asking("When are you open?")):
+        async for _ in await peer.client.messages.create(stream=True, **claude_asking(QUESTION)):
             break
         assert time.monotonic() - started_s >= QUICK.llm_first_token_s
 
@@ -336,6 +254,14 @@ def test_a_marked_prefix_is_written_once_and_then_read() -> None:
     assert second.input_tokens == 0
 
 
+def test_what_one_model_has_cached_another_has_not() -> None:
+    cache = PromptCache()
+    light, strong = ({**cached(2000, "one"), "model": model} for model in ("claude-haiku", "claude-sonnet"))
+    cache.account(light, 0.0)
+    assert cache.account(strong, 1.0).cache_read == 0
+    assert cache.account(light, 2.0).cache_read > 2000
+
+
 def test_cache_expires_and_small_prompts_are_never_cached() -> None:
     cache = PromptCache()
     cache.account(cached(2000, "one"), 0.0)
@@ -345,64 +271,7 @@ def test_cache_expires_and_small_prompts_are_never_cached() -> None:
     assert small.input_tokens > 20
 
 
-# Pipecat's service
-
-
-def service(client: AsyncAnthropic) -> AnthropicLLMService:
-    return AnthropicLLMService(
-        api_key="k",
-        client=client,
-        settings=AnthropicLLMService.Settings(
-            model=MODEL,
-            system_instruction=SYSTEM,
-            enable_prompt_caching=True,
-            extra={"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
-        ),
-    )
-
-
-async def test_pipecats_service_streams_a_reply(client: AsyncAnthropic) -> None:
-    context = LLMContext(messages=[{"role": "user", "content": "When are you open?"}])
-    down, _ = await run_test(service(client), frames_to_send=[LLMContextFrame(context), SleepFrame(0.3)])
-    text = "".join(frame.text for frame in down if isinstance(frame, LLMTextFrame))
-    assert text.startswith("We're open nine to five.")
-    assert any(isinstance(frame, LLMFullResponseEndFrame) for frame in down)
-
-
-async def test_pipecats_service_runs_a_tool(client: AsyncAnthropic, sim: AnthropicSim) -> None:
-    called: list[Mapping[str, Any]] = []
-
-    async def look_up(params: Any) -> None:
-        called.append(params.arguments)
-        await params.result_callback({"say": "It rains."})
-
-    schema = FunctionSchema(
-        name="look_up",
-        description=LOOK_UP["description"],
-        properties=LOOK_UP["input_schema"]["properties"],
-        required=["city"],
-        handler=look_up,
-    )
-    context = LLMContext(
-        messages=[{"role": "user", "content": "Look up the weather in Paris."}],
-        tools=ToolsSchema(standard_tools=[schema]),
-    )
-    await run_test(service(client), frames_to_send=[LLMContextFrame(context), SleepFrame(0.4)])
-    assert called == [{"city": "Paris"}]
-    assert "cache_control" in sim.requests[-1].body["system"][0]
-
-
-async def test_a_request_that_is_cancelled_half_way_is_no_error(
-    sim: AnthropicSim, client: AsyncAnthropic, caplog: pytest.LogCaptureFixture
-) -> None:
-    port = int(sim.base_url.rpartition(":")[2])
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-    await writer.drain()
-    await asyncio.sleep(0.05)
-    writer.transport.abort()
-    await asyncio.sleep(0.05)
-    heard: list[str] = []
-    await listen(client, heard)
-    assert "nine to five" in "".join(heard)
-    assert caplog.records == []
+async def test_pipecats_service_has_its_prompt_cached(peer: AnthropicPeer) -> None:
+    context = LLMContext(messages=[{"role": "user", "content": QUESTION}])
+    await run_test(peer.service(), frames_to_send=[LLMContextFrame(context), SleepFrame(0.3)])
+    assert "cache_control" in peer.sim.requests[-1].body["system"][0]

@@ -251,7 +251,10 @@ MESSAGES: dict[str, tuple[list[str], str]] = {
         "I can't come on Friday.",
     ),
     "a person": (
-        ["Can I speak to a real person?", "It is about my bill.", "my name is Maria Lopez", PHONE, "yep"],
+        [
+            *("Can I speak to a real person?", "Yes, please.", "It is about my bill."),
+            *("my name is Maria Lopez", PHONE, "yep"),
+        ],
         "It is about my bill.",
     ),
     "instead of a booking": (
@@ -281,6 +284,7 @@ async def test_messages(name: str) -> None:
         ("What are your hours on Saturday?", "Saturday nine AM to one PM"),
         ("when do you close", "six PM"),
         ("And what's your address?", "412 Harrison Avenue"),
+        ("I am a new patient, and I park badly. But where are you located?", "412 Harrison Avenue"),
         ("where can I park?", "free parking"),
         ("do you accept new patients", "happy to see new patients"),
     ],
@@ -547,3 +551,22 @@ def test_any_conversation_gets_one_well_formed_reply(turns: list[tuple[str, str]
         if isinstance(block, ToolUse):
             assert set(block.arguments) <= set(schemas[block.name]["properties"])
             assert set(schemas[block.name]["required"]) <= set(block.arguments)
+
+
+@pytest.mark.parametrize(
+    "note",
+    ["<note>Your last message broke off. Go on.</note>", "(Your answer broke off. Say the rest of it now.)"],
+)
+def test_an_answer_that_broke_off_goes_on_with_the_next_word_whoever_asks_for_it(note: str) -> None:
+    def messages(*texts: str) -> list[dict[str, str]]:
+        return [
+            {"role": "user" if n % 2 == 0 else "assistant", "content": text} for n, text in enumerate(texts)
+        ]
+
+    system = "- Hours: We're open nine to five.\n"
+    asked = "When are you open?"
+    [whole] = reply({"system": system, "messages": messages(asked)})
+    assert isinstance(whole, TextBlock)
+    said, _, rest = whole.text.partition(" ")
+    [went_on] = reply({"system": system, "messages": messages(asked, f"{said} —", note)})
+    assert went_on == TextBlock(rest)

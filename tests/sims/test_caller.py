@@ -89,6 +89,8 @@ async def test_what_travels_is_what_twilio_sends() -> None:
     assert events == ["mark", "dtmf", "dtmf", "stop"]
     assert media.seen[0]["mark"] == {"name": "hello"}
     assert media.seen[1]["dtmf"] == {"track": "inbound_track", "digit": "5"}
+    assert report.measures
+    assert [(key.digit, key.over_agent) for key in report.measures.keys] == [("5", False), ("#", False)]
     assert media.seen[3]["stop"] == {"accountSid": start["start"]["accountSid"], "callSid": report.call_sid}  # pyright: ignore[reportIndexIssue] - JSON
     sequence = [int(str(message["sequenceNumber"])) for message in media.seen]
     assert sequence == sorted(sequence)

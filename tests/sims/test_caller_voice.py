@@ -34,6 +34,14 @@ async def test_speech_is_whole_frames_whose_words_the_index_knows() -> None:
     assert [word.text for word in hear(index, sound.ulaw)] == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("shift", [0, 77])
+async def test_what_is_mumbled_is_understood_badly(shift: int) -> None:
+    index = SpokenIndex()
+    voice = new_voice(index)
+    sound = await voice.prepare(PausedLine(parts=("five five",), confidence=0.4))
+    assert [word.confidence for word in hear(index, voice.delay(sound, shift).ulaw)] == [0.4, 0.4]
+
+
 @pytest.mark.parametrize("pause_s", [0.0501, 0.3, 0.7, 1.5])
 async def test_pauses_are_exact_to_the_sample_and_words_are_heard_in_their_time(pause_s: float) -> None:
     index = SpokenIndex()

@@ -27,6 +27,31 @@ def test_requests_can_be_let_through_first() -> None:
     assert [board.take() is not None for _ in range(4)] == [False, False, True, False]
 
 
+def test_a_fault_may_be_one_voices_alone() -> None:
+    board = FaultBoard(FaultKind)
+    board.arm(FaultSpec(kind=FaultKind.EMPTY, voice="alto", count=1))
+    board.arm(FaultSpec(kind=FaultKind.REFUSE, voice="bass", skip=1))
+    assert (board.first("alto"), board.first("bass"), board.first()) == (
+        FaultKind.EMPTY,
+        FaultKind.REFUSE,
+        None,
+    )
+    hits = [
+        spec.kind if (spec := board.take(voice)) else None for voice in ("bass", None, "alto", "alto", "bass")
+    ]
+    assert hits == [None, None, FaultKind.EMPTY, None, FaultKind.REFUSE]
+
+
+def test_a_fault_of_the_carrier_may_be_about_one_callers_calls_alone() -> None:
+    board = FaultBoard(FaultKind)
+    board.arm(FaultSpec(kind=FaultKind.EMPTY, caller="+1555"))
+    assert [board.take(caller=caller) is not None for caller in (None, "+1666", "+1555")] == [
+        False,
+        False,
+        True,
+    ]
+
+
 def test_what_a_vendor_cannot_act_out_is_refused_with_what_it_can() -> None:
     board = FaultBoard([FaultKind.EMPTY])
     with pytest.raises(ValueError, match="empty"):
@@ -59,3 +84,20 @@ def test_every_armed_fault_hits_exactly_its_count(armed: list[tuple[FaultKind, i
     for _ in range(60):
         board.take()
     assert sum(board.hits.values()) == sum(count for _, count, _ in armed)
+
+
+def test_a_fault_may_be_one_recognisers_alone() -> None:
+    board = FaultBoard(FaultKind)
+    board.arm(FaultSpec(kind=FaultKind.REFUSE, keyterm="Northside"))
+    assert board.take() is None
+    assert board.take(keyterms=["Southside"]) is None
+    hit = board.take(keyterms=["Southside", "Northside"])
+    assert hit is not None
+    assert hit.kind is FaultKind.REFUSE
+
+
+def test_a_fault_may_be_one_models_alone() -> None:
+    board = FaultBoard(FaultKind)
+    board.arm(FaultSpec(kind=FaultKind.OVERLOADED, model="strong", count=1))
+    hits = [board.take(model=model) is not None for model in ("light", None, "strong", "strong")]
+    assert hits == [False, False, True, False]

@@ -70,7 +70,7 @@ class Parrot(LiveStream):
 
 @asynccontextmanager
 async def parrot(
-    *, fault: FaultSpec | None = None, idle_limit_s: float = 10.0
+    *, fault: FaultSpec | None = None, idle_limit_s: float = 10.0, speed: float = 0.0
 ) -> AsyncGenerator[aiohttp.ClientWebSocketResponse]:
     """A client's socket to a parrot."""
     free_speech = FreeSpeech()
@@ -81,7 +81,9 @@ async def parrot(
         await socket.prepare(request)
         assert request.transport is not None
         ears = Ears(Encoding.LINEAR16, 8000, INDEX, free_speech)
-        parts = StreamParts(socket, request.transport.abort, ears, lambda: 0.0, idle_limit_s, fault, stats)
+        parts = StreamParts(
+            socket, request.transport.abort, ears, lambda: 0.0, idle_limit_s, fault, stats, speed
+        )
         await Parrot(parts, Nothing()).run()
         return socket
 
@@ -181,3 +183,25 @@ async def test_a_mute_stream_stays_open() -> None:
         with pytest.raises(TimeoutError):
             await socket.receive(timeout=0.2)
         assert not socket.closed
+
+
+async def test_audio_that_comes_faster_than_it_is_listened_to_waits() -> None:
+    async with parrot(speed=2.0) as socket:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        for _ in range(10):
+            await socket.send_bytes(mulaw.decode(mulaw.SILENT_FRAME * 5))
+        await socket.send_bytes(mulaw.decode(HELLO))
+        assert await socket.receive_json() == {"heard": "Hello, Anna."}
+        assert loop.time() - began_s > 1.2 / 2.0 - 0.35
+
+
+async def test_a_fault_may_come_behind_so_many_words() -> None:
+    fault = FaultSpec(kind=FaultKind.CLOSE_MID_STREAM, after_words=1)
+    async with parrot(fault=fault) as socket:
+        await socket.send_bytes(mulaw.decode(mulaw.SILENT_FRAME * 100))
+        await socket.send_bytes(mulaw.decode(HELLO[: 8 * 400]))
+        message = await socket.receive()
+        while message.type is aiohttp.WSMsgType.TEXT:
+            message = await socket.receive()
+        assert socket.close_code == 1006

@@ -85,6 +85,7 @@ def converse(
                 call.spoken.append((now_s, text))
                 mouth_until = now_s + len(text.split()) * SECONDS_PER_WORD
                 senses.is_speaking = True
+                senses.own_start, senses.own_end = int(now_s * RATE_HZ), int(mouth_until * RATE_HZ)
                 if obeys and agent_at <= now_s < end_s:
                     agent_text = " ".join(agent_text.split()[: int((now_s - agent_at) / SECONDS_PER_WORD)])
             case PressKey(digit=digit):
@@ -102,6 +103,14 @@ def converse(
             case None:
                 pass
     return call
+
+
+def test_who_talks_for_minutes_is_heard_out() -> None:
+    story = "word " * 600
+    call = converse({"say": story}, {"hang_up": True}, replies=[], limit_s=200.0)
+    assert call.person.failures == []
+    assert call.hung_up_s is not None
+    assert call.hung_up_s > 150
 
 
 def test_waits_politely_until_the_agent_has_finished() -> None:

@@ -40,10 +40,19 @@ async def test_a_caller_who_gives_up_ringing_was_never_answered() -> None:
     assert (report.state, report.ended_by, report.outcome) == ("no-answer", "caller", "ok")
 
 
+async def test_a_pause_in_front_of_all_else_lets_the_call_ring_on() -> None:
+    script = scenario(LEAVES, ended_by="caller", gives_up_ringing_s=0.3)
+    async with (
+        make_sim() as sim,
+        Answering(voice="<Response><Pause length='5'/><Say>no</Say></Response>") as line,
+    ):
+        report = await sim.place_call(script, voice_url=f"{line.base_url}/voice")
+    assert (report.state, report.ended_by) == ("no-answer", "caller")
+
+
 async def test_a_failed_document_asks_the_fallback() -> None:
-    saved, line = await run_call(
-        "<Broken", fallback="static", static="<Response><Pause length='3'/></Response>"
-    )
+    static = "<Response><Say>one</Say><Pause length='3'/></Response>"
+    saved, line = await run_call("<Broken", fallback="static", static=static)
     lost, _ = await run_call("<Broken")
     assert saved.outcome == "ok", saved.reasons
     assert line.forms("/static")[0]["ErrorCode"] == "12100"
@@ -119,7 +128,8 @@ async def test_an_outbound_call_that_still_rings_is_canceled() -> None:
 
 async def test_a_call_that_lasts_too_long_is_ended_by_the_carrier() -> None:
     report, _ = await run_call(
-        "<Response><Pause length='20'/></Response>", scenario({"wait_s": 9}, ended_by="agent", max_s=0.5)
+        "<Response><Say>one</Say><Pause length='20'/></Response>",
+        scenario({"wait_s": 9}, ended_by="agent", max_s=0.5),
     )
     assert report.ended_by == "carrier"
     assert "the call lasted longer than 0.5 s" in report.reasons

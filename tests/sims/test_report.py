@@ -9,7 +9,9 @@ from sims.playout import DryRun
 from sims.report import (
     CallRecord,
     CallReport,
+    Join,
     Over,
+    PressedKey,
     SoundKind,
     Span,
     SpanBuilder,
@@ -110,6 +112,19 @@ def test_a_turn_that_is_followed_by_more_speech_is_not_answered() -> None:
     assert second.answer_s == 1.0
 
 
+def test_a_key_tells_how_long_the_agent_spoke_on_and_that_words_were_interrupted() -> None:
+    text, other = "what number should they call", "is that right"
+    words = (word(1.0, text, 0), word(1.4, text, 1), word(5.0, other, 0))
+    keys = (PressedKey("5", s(1.7)), PressedKey("#", s(3.0)))
+    measures = measure(record(span(1, 1.75), span(5, 6), words=words, keys=keys))
+    assert [(key.digit, key.at_s, key.over_agent, key.stop_s) for key in measures.keys] == [
+        ("5", 1.7, True, pytest.approx(0.05)),
+        ("#", 3.0, False, None),
+    ]
+    assert measures.lost_words == 0
+    assert measure(record(span(1, 1.75), span(5, 6), words=words)).lost_words == 3
+
+
 def test_noises_are_no_turns_and_tell_whether_the_agent_stopped() -> None:
     call = record(span(1, 3.1), span(5, 9), said=(said("", 3, 3.3), said("", 6, 6.3), said("", 12, 12.1)))
     measures = measure(call)
@@ -170,6 +185,30 @@ def test_words_that_the_caller_talked_over_are_not_lost() -> None:
     assert count_faulty_words(words, [said("stop", 1.1, 2.0)]) == WordFaults()
     # A cough is no reason to drop a sentence.
     assert count_faulty_words(words, [sound("cough", 1.1, 2.0)]) == WordFaults(lost=3)
+
+
+@pytest.mark.parametrize(
+    ("rest", "last", "expected"),
+    [
+        pytest.param("c d e", 1, WordFaults(), id="from the next word"),
+        pytest.param("d e", 1, WordFaults(lost=1), id="a word is missing"),
+        pytest.param("b c d e", 1, WordFaults(repeated=1), id="a word is said twice"),
+        pytest.param("c d", 1, WordFaults(lost=3), id="another text"),
+    ],
+)
+def test_another_voice_may_say_the_rest_of_a_text(rest: str, last: int, expected: WordFaults) -> None:
+    words = [word(n * 0.3, "a b c d e", n) for n in range(last + 1)]
+    after = [word(1.0 + n * 0.3, rest, n) for n in range(len(rest.split()))]
+    assert count_faulty_words([*words, *after], []) == expected
+
+
+def test_where_a_voice_takes_over_the_silence_is_measured() -> None:
+    words = (word(1.0, "a b c", 0), word(2.0, "b c", 0), word(2.4, "b c", 1))
+    measured = measure(record(span(1.0, 1.3), span(2.0, 2.6), words=words))
+    assert measured.joins == (Join(2.0, 0.7),)
+    assert measured.agent_audible_s == ((1.0, 1.3), (2.0, 2.6))
+    assert (measured.lost_words, measured.repeated_words) == (0, 0)
+    assert measure(record(span(1.0, 1.3), words=words[:1])).joins == ()
 
 
 TEXT = "a b c d e f"

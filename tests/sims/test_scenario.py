@@ -4,12 +4,14 @@ from pathlib import Path
 import pytest
 
 from sims.scenario import (
+    CLEAR,
     Echo,
     NoiseKind,
     PausedLine,
     Scenario,
     ScenarioError,
     Since,
+    confidence_of,
     load_scenario,
     load_scenarios,
     text_of,
@@ -99,6 +101,15 @@ def test_pauses_and_sounds_over_the_agent_are_read(tmp_path: Path) -> None:
     assert (scenario.network.loss, scenario.network.jitter_ms) == (0.02, 40)
 
 
+def test_a_line_may_be_mumbled(tmp_path: Path) -> None:
+    mumbled = "{parts: [could you], confidence: 0.4}"
+    steps = f"steps:\n  - say: {mumbled}\n  - interrupt: {{after_ms: 1, say: {mumbled}}}\n  - say: clearly\n"
+    scenario = load_scenario(write(tmp_path, steps))
+    assert [confidence_of(line) for line in scenario.lines()] == [0.4, 0.4, CLEAR]
+    shape = scenario.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert Scenario.model_validate(shape) == scenario
+
+
 @pytest.mark.parametrize(
     ("step", "line", "rule"),
     [
@@ -109,6 +120,7 @@ def test_pauses_and_sounds_over_the_agent_are_read(tmp_path: Path) -> None:
         ("say:\n      parts: [a, 0.3,\n        no]", 5, "valid string"),
         ("say: {parts: [a, 0.3, '...']}", 3, "pattern"),
         ("say: {parts: [a], text: b}", 3, "either text or parts"),
+        ("say: {parts: [a], confidence: 2}", 3, "less than or equal to 1"),
         ("over: {after_ms: 1}", 3, "exactly one sound"),
         ("over: {after_ms: 1, say: a, backchannel: b}", 3, "exactly one sound"),
         ("over:\n      after_ms: 1\n      echo: {delay_ms: 5}", 5, "greater than or equal to 20"),

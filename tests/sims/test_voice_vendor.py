@@ -151,6 +151,19 @@ async def test_hang_says_nothing_more(vendor: Vendor, kind: FaultKind, pieces: i
     assert stream.is_dead
 
 
+async def test_late_first_audio_is_late_once(vendor: Vendor) -> None:
+    listener = Listener()
+    stream = AudioStream(vendor, FaultSpec(kind=FaultKind.SLOW_FIRST_BYTE, after_s=2.0))
+    began_s = asyncio.get_running_loop().time()
+    await listener.play(stream, cut(speech_of(0.5)), text_at_s=began_s)
+    first_s = listener.times_s[0] - began_s
+    await listener.play(stream, cut(speech_of(0.5)))
+    quick, again_s = AudioStream(vendor, None), asyncio.get_running_loop().time()
+    listener.times_s.clear()
+    await listener.play(quick, cut(speech_of(0.5)), text_at_s=again_s)
+    assert first_s == pytest.approx(listener.times_s[0] - again_s + 2.0, abs=0.01)
+
+
 async def test_garbage_takes_the_place_of_audio(vendor: Vendor) -> None:
     listener, stream = Listener(), AudioStream(vendor, FaultSpec(kind=FaultKind.GARBAGE))
     with pytest.raises(TimeoutError):

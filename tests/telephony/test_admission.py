@@ -279,7 +279,7 @@ def test_of_two_processes_that_race_for_each_token_exactly_one_gets_it(tmp_path:
             assert racer.stdin is not None
             racer.stdin.write("go\n")
             racer.stdin.flush()
-        won = [[int(line) for line in racer.communicate(timeout=20)[0].split()] for racer in racers]
+        won = [[int(line) for line in racer.communicate(timeout=50)[0].split()] for racer in racers]
     finally:
         for racer in racers:
             racer.kill()
@@ -432,3 +432,33 @@ class AdmissionMachine(RuleBasedStateMachine):
 
 test_admission_machine = AdmissionMachine.TestCase
 test_admission_machine.settings = settings(max_examples=40, stateful_step_count=30)
+
+
+def test_a_call_that_was_cut_gets_in_again_without_room_and_while_draining() -> None:
+    slots = admission(max_calls=1)
+    slots.claim(token_of(slots.reserve(CALL, "reception", NOW_S, caller="+15550001111")), CALL, NOW_S)
+    slots.drain()
+    again = slots.readmit(CALL, "reception", NOW_S + 5, caller="+15550001111")
+    claim = slots.claim(again, CALL, NOW_S + 6, is_resumed=True)
+    assert (claim.is_accepted, claim.agent, claim.caller) == (True, "reception", "+15550001111")
+    assert slots.live_calls == 1
+    assert slots.claim(again, CALL, NOW_S + 7, is_resumed=True).verdict is ClaimVerdict.REUSED
+    slots.release(CALL)
+    assert slots.live_calls == 0
+
+
+def test_a_token_for_another_line_is_good_in_any_worker_and_once() -> None:
+    first, second = admission(), admission()
+    token = first.readmit(CALL, "reception", NOW_S)
+    assert first.reserved_calls == 0
+    assert second.claim(token, CALL, NOW_S + 1, is_resumed=True).is_accepted
+    assert second.claim(token, "CA" + "2" * 32, NOW_S + 1, is_resumed=True).verdict is ClaimVerdict.WRONG_CALL
+    late = first.readmit(CALL, "reception", NOW_S)
+    assert second.claim(late, CALL, NOW_S + 61, is_resumed=True).verdict is ClaimVerdict.EXPIRED
+
+
+def test_who_does_not_say_that_a_line_is_another_one_is_a_duplicate() -> None:
+    slots = admission()
+    slots.claim(token_of(slots.reserve(CALL, "reception", NOW_S)), CALL, NOW_S)
+    again = slots.readmit(CALL, "reception", NOW_S)
+    assert slots.claim(again, CALL, NOW_S + 1).verdict is ClaimVerdict.DUPLICATE

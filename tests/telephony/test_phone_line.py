@@ -199,6 +199,7 @@ async def test_who_hangs_up_while_we_write_has_hung_up(goodbye: str) -> None:
     else:
         socket.vanish()
     assert await reading == []
+    assert line.said_goodbye == (goodbye == "stop")
 
 
 async def test_closing_takes_no_longer_than_it_may_and_happens_once() -> None:

@@ -204,6 +204,23 @@ async def test_the_account_is_looked_up(fake: FakeTwilio, rest: TwilioRest) -> N
     assert fake.received[0].path == f"{ACCOUNT_PATH}.json"
 
 
+async def test_a_recording_is_fetched_as_it_is(fake: FakeTwilio, rest: TwilioRest) -> None:
+    recording_sid = "RE" + "4" * 32
+    fake.script = [Answer(body={"any": "bytes"})]
+    assert await rest.fetch_recording(recording_sid)
+    assert fake.received[0].path == f"{ACCOUNT_PATH}/Recordings/{recording_sid}.wav"
+    fake.script = [refusal(404, 20404)]
+    with pytest.raises(TwilioRefusedError):
+        await rest.fetch_recording(recording_sid)
+
+
+@pytest.mark.parametrize("sid", ["", "RE1", "../Calls", "RE" + "4" * 31 + "/"])
+async def test_what_is_no_recording_is_not_asked_for(fake: FakeTwilio, rest: TwilioRest, sid: str) -> None:
+    with pytest.raises(ValueError, match="32 hexadecimal"):
+        await rest.fetch_recording(sid)
+    assert not fake.received
+
+
 async def test_numbers_of_all_pages_are_listed(fake: FakeTwilio, rest: TwilioRest) -> None:
     pages = [
         f"{ACCOUNT_PATH}/IncomingPhoneNumbers.json?PageSize=100&Page={n}&PageToken=PT%2B{n}" for n in (1, 2)

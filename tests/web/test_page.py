@@ -329,7 +329,17 @@ async def test_a_test_call_from_ring_to_recording(page: Page, server: FakeServer
     ]
     live |= {
         "state": "live",
-        "turns": [greeting(), turn(1, tools=tools, cut=True, interrupted_at=11.0, llm_first_token=10.1)],
+        "turns": [
+            greeting(),
+            turn(
+                1,
+                tools=tools,
+                fillers=[{"text": "One moment.", "start": 10.2, "end": 10.6}],
+                cut=True,
+                interrupted_at=11.0,
+                llm_first_token=10.1,
+            ),
+        ],
         "transcript": [
             {"who": "agent", "text": "Northside Dental, how can I help?", "at_s": 0.1, "cut": False},
             {"who": "caller", "text": "When are you open?", "at_s": 8.0, "cut": False},
@@ -349,7 +359,9 @@ async def test_a_test_call_from_ring_to_recording(page: Page, server: FakeServer
     assert "Endpointing 200 ms, Transcript 120 ms" in label
     assert "book 100 ms, failed" in label
     assert "Cut off after 340 ms" in label
+    assert "Meanwhile “One moment.” after" in label
     await expect(page.get_by_test_id("tool")).to_have_count(2)
+    await expect(page.get_by_test_id("filler")).to_contain_text("“One moment.” after")
     await expect(page.get_by_test_id("tiles")).to_contain_text("Greeting84 ms")
 
     live |= {"state": "ended", "duration_s": 21.0, "ended_reason": "agent_hung_up"}

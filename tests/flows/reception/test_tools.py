@@ -1,9 +1,15 @@
 """The front desk's tools decide what may be booked, whatever a model asks for."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from pydantic_core import to_jsonable_python
 
+from flows.business import PersonAnswer
+from flows.reception import tools
+from flows.spoken import say_phone
+from integrations.messages import Noted
 from tests.fakes.front_desk import FrontDesk
 
 MARIA: dict[str, Any] = {"name": "Maria Lopez", "phone": "8505550199"}
@@ -209,6 +215,37 @@ async def test_stores_out_of_reach_are_said() -> None:
     assert result["status"] == "unavailable"
 
 
+async def test_a_message_that_waits_for_its_book_is_written_down_and_that_is_said() -> None:
+    desk = FrontDesk()
+    desk.book.noted = Noted.ON_THIS_MACHINE
+    wish = {"message": "Call me.", **MARIA}
+    await desk.call_tool("take_message", **wish)
+    caller_says(desk, "yes")
+    result, _ = await desk.call_tool("take_message", confirmed=True, **wish)
+    assert (result["status"], "written that down" in result["say"]) == ("noted", True)
+
+
+@pytest.mark.parametrize("slow_s", [0.9, 60.0])
+async def test_a_book_that_takes_its_time_is_said_before_the_tool_is_given_up(slow_s: float) -> None:
+    desk = FrontDesk()
+    await offered(desk)
+    desk.calendar.slow_s, desk.calendar.rivals = slow_s, []
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    # Nothing is free on a Sunday: the book is asked twice, and each answer is in time for itself.
+    assert (await offered(desk, day="Sunday"))["status"] == "unavailable"
+    assert loop.time() - began_s < tools.TOOL_LIMIT_S
+    desk.calendar.taken_from_under = True
+    desk.calendar.slow_s = 0.0
+    await desk.call_tool("book_appointment", start="2026-11-24T08:00", **MARIA)
+    caller_says(desk, "yes")
+    desk.calendar.slow_s = slow_s
+    began_s = loop.time()
+    result, _ = await desk.call_tool("book_appointment", start="2026-11-24T08:00", confirmed=True, **MARIA)
+    assert result["status"] == "unavailable"
+    assert loop.time() - began_s < tools.TOOL_LIMIT_S
+
+
 async def test_the_call_ends_only_behind_a_goodbye() -> None:
     desk = FrontDesk()
     result, is_answered = await desk.call_tool("end_call", said_goodbye=False)
@@ -218,9 +255,77 @@ async def test_the_call_ends_only_behind_a_goodbye() -> None:
     assert (desk.ended, is_answered) == (1, False)
 
 
+async def test_a_caller_is_put_through_with_what_is_known_of_them() -> None:
+    desk = FrontDesk(person=PersonAnswer.PUT_THROUGH)
+    await offered(desk)
+    result, is_answered = await desk.call_tool(
+        "transfer_to_person", about="  my\n bill ", name=" Maria Lopez."
+    )
+    assert (result["status"], is_answered) == ("put_through", False)
+    assert desk.asked_for_person == ["my bill"]
+    assert desk.state["captured"]["name"] == "Maria Lopez"
+    assert desk.state["captured"]["service"] == "cleaning"
+
+
+async def test_a_caller_for_whom_the_flow_has_a_way_of_its_own_is_told_nothing_by_the_model() -> None:
+    desk = FrontDesk(person=PersonAnswer.ELSEWHERE)
+    result, is_answered = await desk.call_tool("transfer_to_person", about="my bill")
+    assert (result, is_answered) == ({"status": "elsewhere"}, False)
+
+
+@pytest.mark.parametrize("name", ["", "...", "?"])
+async def test_a_name_that_is_none_is_not_noted(name: str) -> None:
+    desk = FrontDesk(person=PersonAnswer.VOICEMAIL)
+    result, is_answered = await desk.call_tool("transfer_to_person", name=name)
+    assert (result["status"], is_answered) == ("voicemail", False)
+    assert "name" not in desk.state.get("captured", {})
+
+
+async def test_who_cannot_be_put_through_is_offered_a_message() -> None:
+    desk = FrontDesk()
+    result, is_answered = await desk.call_tool("transfer_to_person")
+    assert (result["status"], is_answered) == ("unavailable", True)
+    assert "message" in result["say"]
+
+
+async def test_what_is_captured_is_what_was_read_back() -> None:
+    desk = FrontDesk()
+    await offered(desk)
+    await book(desk, "2026-11-24T08:00")
+    assert desk.state["captured"] == {
+        "service": "cleaning",
+        "day": "Tuesday, November 24th",
+        "name": "Maria Lopez",
+        "phone": say_phone("+18505550199"),
+        "time": "Tuesday, November 24th at eight AM",
+        "booked": "A cleaning on Tuesday, November 24th at eight AM",
+    }
+
+
 def test_every_tool_has_a_time_limit_and_only_reading_ones_are_cancelled_by_speech() -> None:
     functions = FrontDesk().functions
-    assert set(functions) == {"find_slots", "book_appointment", "take_message", "end_call"}
+    assert set(functions) == {
+        "find_slots",
+        "book_appointment",
+        "take_message",
+        "transfer_to_person",
+        "end_call",
+    }
+    assert not functions["transfer_to_person"].cancel_on_interruption
     assert all(function.timeout_secs for function in functions.values())
     assert not functions["book_appointment"].cancel_on_interruption
     assert not functions["take_message"].cancel_on_interruption
+
+
+async def test_what_was_offered_and_read_back_outlives_the_process() -> None:
+    before = FrontDesk()
+    await before.call_tool("find_slots", service="cleaning", day="Monday")
+    start = next(iter(before.state["desk"].offered))
+    details = {"start": start, "name": "Dana Whitfield", "phone": "8505550142"}
+    await before.call_tool("book_appointment", **details)
+    before.messages.append({"role": "user", "content": "Yes, that's right."})
+    after = FrontDesk(state={"desk": to_jsonable_python(before.state["desk"])})
+    after.messages = before.messages
+    result, _ = await after.call_tool("book_appointment", **details, confirmed=True)
+    assert result["status"] == "booked"
+    assert result["start"].startswith(start)

@@ -1,0 +1,76 @@
+"""What a process carries, as admission wants to know it: the event loop's lateness, the builds that wait, the plans."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from bot.agent import Agent
+from bot.services import Layer
+from processors.voice_health import VoiceHealth
+from telephony.capacity import CALLS_PER_UTTERANCE, Load, LoopHealth, VendorPlan
+
+_CALLS_PER_PLACE: Mapping[Layer, int] = {
+    Layer.STT: 1,  # a stream is open for as long as the call
+    Layer.LLM: CALLS_PER_UTTERANCE,
+    Layer.TTS: CALLS_PER_UTTERANCE,
+}
+
+
+def vendor_plans(agents: Iterable[Agent]) -> dict[str, tuple[VendorPlan, ...]]:
+    """Return agent to what its vendors' plans allow, by `concurrency` in `services:`.
+
+    Vendors of a layer stand in for each other, so their places add up; with one whose plan is not known there is no
+    limit that could be.
+    """
+    plans: dict[str, tuple[VendorPlan, ...]] = {}
+    for agent in agents:
+        found: list[VendorPlan] = []
+        for layer in Layer:
+            chosen = agent.config.services.of(layer)
+            places = [choice.options.get("concurrency") for choice in chosen]
+            known = [place for place in places if place is not None]
+            if len(known) == len(chosen):
+                names = frozenset(f"{layer.value}:{choice.name}" for choice in chosen)
+                found.append(VendorPlan(names, sum(known) * _CALLS_PER_PLACE[layer]))
+        plans[agent.slug] = tuple(found)
+    return plans
+
+
+class ProcessMeter:
+    """`telephony.admission.Meter` of one process."""
+
+    def __init__(
+        self,
+        agents: Iterable[Agent],
+        *,
+        loop: LoopHealth,
+        backlog_s: Callable[[], float],
+        voice_health: VoiceHealth,
+    ) -> None:
+        """Join what is measured.
+
+        Args:
+            agents: All.
+            loop: Fed by `bot.loop_lag`.
+            backlog_s: Returns how long one more call would wait for its pipeline, in seconds.
+            voice_health: Counts the utterances that are being said.
+        """
+        agents = tuple(agents)
+        self.plans: Mapping[str, tuple[VendorPlan, ...]] = vendor_plans(agents)
+        self._voices = {agent.slug: agent.config.services.tts for agent in agents}
+        self._loop = loop
+        self._backlog_s = backlog_s
+        self._voice_health = voice_health
+
+    def load(self, agent: str, calls: Mapping[str, int]) -> Load:
+        """Return what there is; see `Meter`."""
+        return Load(
+            calls,
+            is_behind=self._loop.is_behind,
+            backlog_s=self._backlog_s(),
+            is_voice_taken=self._is_voice_taken(agent),
+        )
+
+    def _is_voice_taken(self, agent: str) -> bool:
+        plans = [(choice.name, choice.options.get("concurrency")) for choice in self._voices.get(agent, ())]
+        return bool(plans) and all(
+            most is not None and not self._voice_health.has_room(vendor, most) for vendor, most in plans
+        )

@@ -1,0 +1,260 @@
+"""What holds and what does not, told from made-up calls: each rule is broken once."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.chaos.evidence import (
+    SPARE_DESCRIPTORS,
+    SPARE_THREADS,
+    Evidence,
+    Held,
+    Kept,
+    remembered_in,
+)
+from bench.chaos.plan import plan_of
+from bench.chaos.report import Judged, failures, rows
+from bench.chaos.verdict import ANNOUNCEMENTS, FAREWELLS, Outcome, Rule, differences, judge, longest_silence_s
+from bench.figures import CallerReport
+from bot.timeline import CallTimeline
+from processors.llm_continuation import NOTE
+from processors.turn_record import TurnRecord
+
+PASSING = ("One moment please, let me check.", "Just a moment more please.")
+SAID = "We're open nine AM to one PM. There is free parking. Goodbye."
+
+
+def spoken(text: str, start_s: float) -> list[tuple[str, float, float]]:
+    return [(word, start_s + 0.3 * at, start_s + 0.3 * at + 0.3) for at, word in enumerate(text.split())]
+
+
+def report(text: str = SAID, **more: Any) -> CallerReport:
+    words = spoken(text, 3.0)
+    shape: dict[str, Any] = {
+        "scenario": "questions",
+        "outcome": "ok",
+        "ended_by": "agent",
+        "stream_started_s": 0.1,
+        "turns": [
+            {"text": "x", "answer_s": 0.5, "pause_s": None, "stop_s": None, "start_s": 0.5, "end_s": 2.5}
+        ],
+        "agent_words": words,
+        "agent_audible_s": [(words[0][1], words[-1][2])],
+        "duration_s": words[-1][2] + 0.5,
+    }
+    return CallerReport.model_validate(shape | more)
+
+
+def turn(text: str, *, cut: bool = False) -> TurnRecord:
+    return TurnRecord(index=0, kind="answer", agent_text=text, cut=cut)
+
+
+def timeline(*turns: TurnRecord) -> CallTimeline:
+    return CallTimeline("CA1", "reception", "phone", "", 10.0, "agent_ended", turns)
+
+
+def asked(*messages: tuple[str, object]) -> tuple[dict[str, Any], ...]:
+    """Return one request to a model."""
+    return ({"at_s": 1.0, "messages": [{"role": role, "content": content} for role, content in messages]},)
+
+
+def questions_seed() -> int:
+    return next(
+        seed
+        for seed in range(300)
+        if plan_of(seed).caller == "questions" and plan_of(seed).injections[0].cell.target == "anthropic"
+    )
+
+
+GOOD = Evidence(
+    plan=plan_of(questions_seed()),
+    report=report(),
+    timeline=timeline(turn(SAID)),
+    asked=asked(("assistant", "We're open nine AM to one PM.")),
+    bookings=0,
+    messages=0,
+    end_reason="agent_ended",
+    excess=(),
+    hits=1,
+)
+
+
+def rules(evidence: Evidence) -> set[Rule]:
+    return {violation.rule for violation in judge(evidence, passing=PASSING).violations}
+
+
+def test_a_call_that_went_well_breaks_no_rule() -> None:
+    verdict = judge(GOOD, passing=PASSING)
+    assert verdict.violations == ()
+    assert verdict.outcome is Outcome.SERVED
+    assert verdict.longest_silence_s == pytest.approx(0.5)
+
+
+BOOKED = SAID + " You're booked for Monday."
+BROKEN: Mapping[Rule, Evidence] = {
+    Rule.SILENCE: replace(GOOD, report=report(agent_audible_s=[(3.0, 3.5), (6.6, 7.0)])),
+    Rule.LOST: replace(GOOD, report=report(lost_words=1)),
+    Rule.REPEATED: replace(GOOD, report=report(repeated_words=1)),
+    Rule.TRANSCRIPT: replace(GOOD, timeline=timeline(turn("We're open nine AM to two PM."))),
+    Rule.MEMORY: replace(GOOD, asked=asked(("assistant", "We're open all day."))),
+    Rule.INTERRUPTION: replace(
+        GOOD,
+        report=report(
+            overs=[
+                {
+                    "kind": "interruption",
+                    "over_agent": True,
+                    "pauses": 1,
+                    "start_s": 3.5,
+                    "end_s": 4.0,
+                    "resumed_s": 1.0,
+                }
+            ]
+        ),
+    ),
+    Rule.EFFECTS: replace(GOOD, bookings=2),
+    Rule.RELEASE: replace(GOOD, excess=("9 tasks, 8 before",)),
+    Rule.END: replace(GOOD, end_reason=None),
+}
+
+
+@pytest.mark.parametrize("rule", Rule)
+def test_each_rule_can_be_broken_alone(rule: Rule) -> None:
+    assert rules(BROKEN[rule]) == {rule}
+
+
+def test_what_the_callers_own_clock_was_late_is_taken_off() -> None:
+    spans = [(3.0, 3.5), (6.6, 7.0)]
+    assert rules(replace(GOOD, report=report(agent_audible_s=spans, sim_lateness_s=0.2))) == set()
+
+
+def test_a_silence_at_the_end_counts_when_the_caller_had_to_hang_up() -> None:
+    heard = report("Sorry.", ended_by="caller", reasons=("step 2 (converse): …",), duration_s=20.0)
+    assert longest_silence_s(heard) == pytest.approx(16.7)
+    assert judge(replace(GOOD, report=heard), passing=PASSING).outcome is Outcome.LEFT
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_ours"),
+    [("We open at nine, and", True), ("Sure. Okay.", True), ("We have no idea about that.", False)],
+)
+def test_a_silence_that_the_caller_breaks_is_ours_when_the_reply_had_only_begun(
+    reply: str, *, is_ours: bool
+) -> None:
+    words = spoken(reply, 3.0)
+    end_s = words[-1][2]
+    turns = [
+        {"text": "x", "answer_s": 0.5, "pause_s": None, "stop_s": None, "start_s": at_s, "end_s": at_s + 1.5}
+        for at_s in (1.0, end_s + 4.0)
+    ]
+    heard = report(reply, turns=turns, agent_audible_s=[(3.0, end_s), (end_s + 6.0, end_s + 7.0)])
+    assert longest_silence_s(heard) == pytest.approx(4.0 if is_ours else 0.9)
+
+
+def test_a_word_that_ends_one_reply_and_begins_the_next_is_one_on_both_sides() -> None:
+    assert differences([Kept("Thanks,"), Kept("Thanks, let me")], "Thanks, Thanks, let me", passing=()) == []
+
+
+@pytest.mark.parametrize("line", ANNOUNCEMENTS)
+def test_who_is_handed_over_is_somebody_elses_from_then_on(line: str) -> None:
+    said = f"We're open. {line} Please leave a message after the tone."
+    words = spoken(said, 3.0)
+    rings = [(3.0, 8.0), (14.0, words[-1][2])]
+    evidence = replace(GOOD, report=report(said, agent_audible_s=rings), asked=())
+    verdict = judge(evidence, passing=PASSING)
+    assert (verdict.outcome, verdict.violations) == (Outcome.HANDED, ())
+    assert (
+        judge(replace(GOOD, report=report(f"We're open. {line}")), passing=PASSING).outcome is Outcome.DROPPED
+    )
+
+
+def test_a_goodbye_does_not_make_up_for_an_answer_that_was_never_heard() -> None:
+    said = "We're open. There is free parking. Thanks for calling. Goodbye."
+    verdict = judge(replace(GOOD, report=report(said), timeline=timeline(turn(said))), passing=PASSING)
+    assert verdict.outcome is Outcome.PARTLY
+    assert Rule.END in {violation.rule for violation in verdict.violations}
+
+
+def test_a_line_that_goes_dead_is_no_end() -> None:
+    heard = report("We're open nine AM", duration_s=4.5)
+    verdict = judge(
+        replace(GOOD, report=heard, timeline=timeline(turn("We're open nine AM"))), passing=PASSING
+    )
+    assert verdict.outcome is Outcome.DROPPED
+    assert Rule.END in {violation.rule for violation in verdict.violations}
+
+
+@pytest.mark.parametrize("line", FAREWELLS)
+def test_who_is_told_and_bid_farewell_accepts_it(line: str) -> None:
+    heard = report(f"We're open nine {line}", lost_words=4)
+    evidence = replace(GOOD, report=heard, timeline=timeline(turn(f"We're open nine {line}")), asked=())
+    verdict = judge(evidence, passing=PASSING)
+    assert (verdict.outcome, verdict.violations) == (Outcome.TOLD, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "bookings", "is_held"), [(BOOKED, 1, True), (BOOKED, 0, False), (SAID, 1, True)]
+)
+def test_what_is_told_is_done(text: str, bookings: int, *, is_held: bool) -> None:
+    evidence = replace(GOOD, report=report(text), timeline=timeline(turn(text)), bookings=bookings)
+    assert (rules(evidence) == set()) is is_held
+
+
+def test_lines_that_bridge_a_wait_are_heard_and_not_kept() -> None:
+    heard = f"Hello. {PASSING[0]} Just a moment We're open."
+    assert differences([Kept("Hello. We're open.")], heard, passing=PASSING) == []
+    assert differences([Kept("Hello. We're open.")], "Hello. One thing We're open.", passing=PASSING) != []
+
+
+def test_one_word_at_a_cut_may_differ_and_no_other() -> None:
+    filled = f"one {PASSING[0]} four"
+    assert differences([Kept("one two", is_cut=True), Kept("four")], filled, passing=PASSING) == []
+    assert differences([Kept("one two"), Kept("four")], filled, passing=PASSING) != []
+    assert differences([Kept("one two", is_cut=True), Kept("six")], "one two three six", passing=()) == []
+    assert differences([Kept("one two"), Kept("six")], "one two three six", passing=()) != []
+    assert (
+        differences([Kept("one two", is_cut=True), Kept("six")], "one two three four six", passing=()) != []
+    )
+
+
+def test_more_may_be_heard_than_the_model_was_told_of_yet() -> None:
+    assert differences([Kept("one two")], "one two three", passing=(), is_prefix=True) == []
+    assert differences([Kept("one two")], "one three two", passing=(), is_prefix=True) != []
+
+
+def test_a_process_that_is_gone_takes_a_second_of_words_with_it_and_no_more() -> None:
+    heard = "one two three Sorry, we were cut off for a moment. four"
+    kept = [Kept("one"), Kept("Sorry, we were cut off for a moment. four")]
+    assert differences(kept, heard, passing=(), unsaved=2) == []
+    assert differences(kept, heard, passing=(), unsaved=1) != []
+
+
+def test_an_answer_that_goes_on_is_not_what_was_heard_yet() -> None:
+    blocks = [{"type": "text", "text": "Hello —"}, {"type": "tool_use", "name": "x"}]
+    first = asked(("assistant", blocks), ("user", "Hi"))
+    goes_on = asked(("assistant", "Hello"), ("user", "Hi"), ("assistant", "We"), ("developer", NOTE))
+    assert remembered_in(first + goes_on) == (Kept("Hello", is_cut=True),)
+    assert remembered_in([]) is None
+
+
+def test_what_a_server_holds_too_much_is_told() -> None:
+    before = Held(calls=0, descriptors=20, threads=9, tasks=8)
+    assert before.excess_over(before) == []
+    kept = replace(before, descriptors=20 + SPARE_DESCRIPTORS, threads=9 + SPARE_THREADS)
+    assert kept.excess_over(before) == []
+    more = Held(calls=1, descriptors=kept.descriptors + 1, threads=kept.threads + 1, tasks=9)
+    assert len(more.excess_over(before)) == 4
+
+
+def test_a_report_counts_by_fault_and_names_what_failed() -> None:
+    good, bad = (Judged(one, judge(one, passing=PASSING)) for one in (GOOD, BROKEN[Rule.LOST]))
+    *_, everything = found = rows([good, bad])
+    assert everything.calls == 2
+    assert (everything.lost, everything.failed) == (1, 1)
+    assert everything.outcomes == "2 served"
+    assert len(found) == 2
+    text = "\n".join(failures([good, bad]))
+    assert f"--only {GOOD.plan.seed}" in text
+    assert text.count("word lost") == 1

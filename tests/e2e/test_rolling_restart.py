@@ -1,0 +1,151 @@
+"""Named for failure 11, deploys cut calls: a server is replaced while callers talk, others ring, and nobody notices."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from bot.call_life import RELEASE_LIMIT_S
+from sims.profiles import PROFILES
+from sims.report import CallReport
+from sims.scenario import Scenario
+from sims.world import SimWorld
+from tests.fakes.launcher import eventually
+from tests.fakes.ready_balancer import ReadyBalancer, open_ready_balancer
+from tests.fakes.served_process import ServedProcess, open_process_beside, open_served_process
+
+pytestmark = [pytest.mark.real_time, pytest.mark.whole_calls(about_s=75), pytest.mark.timeout(120)]
+
+RING_EVERY_S = 0.4
+STAYS = Scenario.model_validate(
+    {
+        "name": "stays",
+        "voice": "caller-3",
+        "ended_by": "caller",
+        "max_s": 60,
+        "steps": [
+            {"expect": {"agent": "finishes", "within_s": 15}},
+            {"wait_s": 5.0},
+            {"say": "Hi, what are your hours on Saturday?"},
+            {"expect": {"agent": "finishes", "within_s": 20, "text_contains": "saturday|nine|one|9|1"}},
+            {"hang_up": True},
+        ],
+    }
+)
+GLANCES = Scenario.model_validate(
+    {
+        "name": "glances",
+        "voice": "caller-1",
+        "ended_by": "caller",
+        "max_s": 30,
+        "steps": [{"expect": {"agent": "starts", "within_s": 10}}, {"wait_s": 0.3}, {"hang_up": True}],
+    }
+)
+
+
+async def place(world: SimWorld, scenario: Scenario, url: str) -> CallReport:
+    return await world.twilio.place_call(scenario, voice_url=f"{url}/twilio/voice")
+
+
+@contextlib.asynccontextmanager
+async def callers(world: SimWorld, url: str) -> AsyncGenerator[list[CallReport]]:
+    """Let people call, one after the other, until the block ends; yields what became of them."""
+    reports: list[CallReport] = []
+    is_over = asyncio.Event()
+
+    async def one() -> None:
+        reports.append(await place(world, GLANCES, url))
+
+    async def ring() -> None:
+        async with asyncio.TaskGroup() as people:
+            while not is_over.is_set():
+                people.create_task(one())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RING_EVERY_S):
+                        await is_over.wait()
+
+    ringing = asyncio.create_task(ring())
+    try:
+        yield reports
+    finally:
+        is_over.set()
+        await ringing
+
+
+def assert_all_answered(reports: list[CallReport]) -> None:
+    assert len(reports) >= 5
+    for report in reports:
+        assert (report.outcome, report.streams) == ("ok", 1), report.reasons
+
+
+async def has_left(served: ServedProcess, limit_s: float) -> int | None:
+    async with asyncio.timeout(limit_s):
+        return await served.process.wait()
+
+
+async def is_ready(balancer: ReadyBalancer, port: int) -> None:
+    await eventually(lambda: port in balancer.ready, 40.0)
+
+
+async def test_another_server_takes_over_behind_one_address_and_no_call_is_lost(tmp_path: Path) -> None:
+    async with (
+        SimWorld(profile=PROFILES["instant"], seed=1) as world,
+        open_ready_balancer() as balancer,
+        open_process_beside(world, tmp_path, name="old", environment={"PUBLIC_URL": balancer.url}) as old,
+    ):
+        balancer.backends[:] = [old.port]
+        await is_ready(balancer, old.port)
+        async with open_process_beside(
+            world, tmp_path, name="new", environment={"PUBLIC_URL": balancer.url}
+        ) as new:
+            stays = asyncio.create_task(place(world, STAYS, balancer.url))
+            await eventually(lambda: world.twilio.stats["stream-started"] > 0)
+            await asyncio.sleep(2.0)
+            balancer.backends.append(new.port)
+            # As quick as a deploy can be: the balancer has not asked the new one yet, and does not know of the drain.
+            async with callers(world, balancer.url) as reports:
+                await asyncio.sleep(1.0)
+                old.process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(4.0)
+                before = balancer.taken[old.port]
+                await asyncio.sleep(1.0)
+                assert balancer.taken[old.port] == before, "new calls still go to the old one"
+            report = await stays
+            assert report.outcome == "ok", report.reasons
+            assert report.streams == 1
+            assert_all_answered(reports)
+            assert await has_left(old, RELEASE_LIMIT_S + 4) == -signal.SIGTERM
+            assert balancer.refused == 0
+
+
+async def test_the_workers_of_one_server_are_replaced_in_turn(tmp_path: Path) -> None:
+    async with open_served_process(tmp_path, workers=2) as served:
+        old = set(served.workers())
+        stays = asyncio.create_task(place(served.world, STAYS, served.url))
+        await asyncio.sleep(2.0)
+        async with callers(served.world, served.url) as reports:
+            served.process.send_signal(signal.SIGHUP)
+            report = await stays
+            # Whoever held the call goes last; both are gone soon after it has ended.
+            await eventually(lambda: len(served.workers()) == 2 and not old & set(served.workers()), 60.0)
+        assert report.outcome == "ok", report.reasons
+        assert report.streams == 1
+        assert_all_answered(reports)
+        assert served.process.returncode is None
+
+
+async def test_a_worker_that_was_killed_is_replaced_and_one_that_hangs_too(tmp_path: Path) -> None:
+    async with open_served_process(tmp_path, workers=2) as served:
+        first, second = served.workers()
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: len(served.workers()) == 2 and first not in served.workers(), 30.0)
+        report = await place(served.world, GLANCES, served.url)
+        assert report.outcome == "ok", report.reasons
+        os.kill(second, signal.SIGSTOP)
+        await eventually(lambda: len(served.workers()) == 2 and second not in served.workers(), 40.0)
+        report = await place(served.world, GLANCES, served.url)
+        assert report.outcome == "ok", report.reasons
