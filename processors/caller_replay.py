@@ -114,10 +114,14 @@ class CallerReplay:
             begin = known if self._has_interim else self.end
         return self._before(begin, known)
 
-    def opinion_start(self) -> int:
-        """Return where a recogniser begins to hear that is asked what the last one missed of the last speech."""
+    def opinion_start(self, owed: int | None = None) -> int:
+        """Return where a recogniser begins to hear that is asked what the last one missed of the last speech.
+
+        Args:
+            owed: Where earlier speech began that the last one had not heard yet, None if there is none.
+        """
         begin = self._speeches[-1].began if self._speeches else self.end
-        return self._before(begin, self.settled)
+        return self._before(begin if owed is None else min(begin, owed), self.settled)
 
     def piece(self, place: int, most: int) -> bytes:
         """Return the audio from a place on, so many samples at most; none at the end of the line."""

@@ -5,7 +5,8 @@ Two kinds of time: `…_s` of speech and results is seconds of the *line* (the c
 say about, it has *answered*.
 
     IDLE --speech--> SPEAKING --speech ends--> OWED --answered | flushed--> IDLE
-    SPEAKING fails when more audio than the vendor's limit is not covered: it hangs, or falls behind
+    SPEAKING fails when more speech than the vendor's limit is not covered: it hangs, or falls behind
+    OWED --speech--> SPEAKING, and what was owed still counts
     OWED fails when the end of the speech is not answered for `answer_s` later
     any fails, softly, when `wordless_s` of speech brought no words at all: another is asked for its opinion
 
@@ -72,6 +73,8 @@ class HearingWatch:
         self.has_reported = False
         """Whether any result came from who listens now."""
         self._began_s = 0.0
+        self._earlier: list[tuple[float, float]] = []
+        """Speech before it that was owed when it began, from and to."""
         self.ended_s = 0.0
         """Where the last speech ended."""
         self._asked_s = 0.0
@@ -81,6 +84,11 @@ class HearingWatch:
         self._missed_speech_s = 0.0
         """Speech that has ended, and is owed by who took over."""
         self._limit_s = self.limits.wordless_s
+
+    @property
+    def owed_from_s(self) -> float | None:
+        """Where earlier speech began that was still owed when the last one began, None if there is none."""
+        return self._earlier[0][0] if self._earlier else None
 
     # What happens
 
@@ -106,6 +114,7 @@ class HearingWatch:
         self._answered_s, self._has_interim, self.has_reported = from_s, False, False
         self._missed_s, self._silence_limit_s, self._acknowledges = missed_s, silence_limit_s, acknowledges
         self._wordless_s = self._missed_speech_s = 0.0
+        self._earlier.clear()
         if self.state is Hearing.SPEAKING:
             self._began_s = max(self._began_s, from_s)
         elif from_s < self.ended_s - NEAR_S:
@@ -117,6 +126,8 @@ class HearingWatch:
         if self.state is Hearing.OWED and self._missed_speech_s:  # it has not come so far yet
             self.state, self._missed_speech_s = Hearing.SPEAKING, 0.0
         elif self.state is not Hearing.SPEAKING:
+            if self.state is Hearing.OWED and self.ended_s > self.covered_s:
+                self._earlier.append((self._began_s, self.ended_s))
             self.state, self._began_s = Hearing.SPEAKING, began_s
 
     def speech_ended(self, ended_s: float, now_s: float) -> None:
@@ -134,6 +145,7 @@ class HearingWatch:
         self.has_reported = True
         if until_s is not None:
             self.covered_s = max(self.covered_s, until_s)
+            self._earlier = [(began_s, end_s) for began_s, end_s in self._earlier if end_s > self.covered_s]
             if is_answer:
                 self._answered_s = max(self._answered_s, until_s)
         self._has_interim = not is_answer and (self._has_interim or has_words)
@@ -142,9 +154,10 @@ class HearingWatch:
             self._limit_s = self.limits.wordless_s
             self._began_s = max(self._began_s, self.covered_s)
 
-    def flushed(self) -> None:
-        """The recogniser has no more words for the speech so far."""
-        if self.state is Hearing.OWED:
+    def flushed(self, asked_s: float) -> None:
+        """The recogniser has no more words for the speech that it was asked about, up to there on the line."""
+        self._earlier = [(began_s, end_s) for began_s, end_s in self._earlier if end_s > asked_s]
+        if self.state is Hearing.OWED and asked_s >= self.ended_s:
             self._answered_s = max(self._answered_s, self.ended_s)
             self._has_interim = False
 
@@ -155,6 +168,7 @@ class HearingWatch:
     def opinion_given(self) -> None:
         """Another heard no words either: what was heard was no speech."""
         self._wordless_s = self._missed_speech_s = 0.0
+        self._earlier.clear()
         self._began_s = max(self._began_s, self.covered_s)
         self._limit_s = min(2 * self._limit_s, self.limits.most_wordless_s)
 
@@ -178,11 +192,16 @@ class HearingWatch:
             return self._verdict_owed(now_s)
         # Audio that is heard again takes its time: nobody is late with what could not be heard by now.
         heard_s = min(sent_s, self._from_s + LISTENS * (now_s - self._connected_s))
-        if heard_s - max(self.covered_s, self._began_s) >= self._silence_limit_s:
+        if self._uncovered_s(heard_s) >= self._silence_limit_s:
             return FailureKind.LATE
         wordless_s = self._wordless_s + max(0.0, self.covered_s - self._began_s)
         is_long = wordless_s >= max(self._limit_s, self._silence_limit_s)
         return FailureKind.SILENT if is_long else None
+
+    def _uncovered_s(self, heard_s: float) -> float:
+        """Return how much speech up to there was not listened to; the pauses in it are not counted."""
+        earlier_s = sum(end_s - max(began_s, self.covered_s) for began_s, end_s in self._earlier)
+        return earlier_s + max(0.0, heard_s - max(self.covered_s, self._began_s))
 
     def _is_dumb(self, now_s: float) -> bool:
         """Whether speech was sent at once, and nothing came of it."""

@@ -96,10 +96,17 @@ class _Leg:
     is_live: bool = False
     """Whether audio is sent as it comes."""
     is_caught_up: bool = False
+    asked: int = 0
+    """Up to where it had been sent the line when it was last asked for the words of speech that had ended."""
     edges: list[tuple[int, Frame]] = field(default_factory=list[tuple[int, Frame]])
     """Of the caller's speech, each with the place up to where it must have heard before it is told."""
     feeding: "asyncio.Task[None] | None" = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note_asked(self, edge: Frame) -> None:
+        """It is about to be told of an edge."""
+        if isinstance(edge, VADUserStoppedSpeakingFrame):
+            self.asked = self.sent
 
 
 class FailoverSTT(STTService):
@@ -291,6 +298,7 @@ class FailoverSTT(STTService):
     async def _tell_edge(self, frame: Frame) -> None:
         leg = self._leg
         if leg is not None and leg.is_live:
+            leg.note_asked(frame)
             await self._give(leg.recogniser, frame)
         elif leg is not None:
             leg.edges.append((self._replay.end, frame))
@@ -343,16 +351,20 @@ class FailoverSTT(STTService):
 
     async def _wait(self, wait_s: float) -> None:
         """Wait before another round; less while the caller speaks to nobody."""
-        began_s = self._now_s()
-        while (waited_s := self._now_s() - began_s) < wait_s:
-            if self._replay.is_pending and waited_s >= _SPEECH_WAIT_S:
+        began_s = now_s = self._now_s()
+        until_s = began_s + wait_s
+        while now_s < until_s:
+            if self._replay.is_pending and now_s - began_s >= _SPEECH_WAIT_S:
                 return
-            await asyncio.sleep(min(_TICK_S, wait_s - waited_s))
+            await asyncio.sleep(min(_TICK_S, until_s - now_s))
+            now_s = self._now_s()
 
     def _begin(self, recogniser: Recogniser) -> _Leg:
         """Let a recogniser that is connected hear what was missed, and then the line."""
         replay = self._replay
-        place = replay.start() if self._doubted is None else replay.opinion_start()
+        owed_s = self._watch.owed_from_s
+        owed = None if owed_s is None else replay.place(owed_s)
+        place = replay.start() if self._doubted is None else replay.opinion_start(owed)
         leg = _Leg(recogniser, origin=place, sent=place, until=replay.end)
         ended = replay.place(self._watch.ended_s + NEAR_S)
         if self._is_sounding:
@@ -390,6 +402,7 @@ class FailoverSTT(STTService):
                 async with asyncio.timeout(SEND_LIMIT_S):
                     if edge is not None and leg.sent >= place:
                         leg.edges.pop(0)
+                        leg.note_asked(edge)
                         await recogniser.take(edge)
                     elif piece := replay.piece(leg.sent, min(most, max(1, place - leg.sent))):
                         leg.sent += len(piece) // 2
@@ -588,9 +601,9 @@ class FailoverSTT(STTService):
         if is_proposal and not self.proposes_turns:
             return
         if isinstance(frame, TranscriptFlushedFrame):
-            self._watch.flushed()
-            near = self._replay.place(NEAR_S)
-            self._replay.dismiss(min(leg.sent, self._replay.place(self._watch.ended_s) + near))
+            self._watch.flushed(leg.asked / self._rate_hz)
+            ended = self._replay.place(self._watch.ended_s + NEAR_S)
+            self._replay.dismiss(min(leg.asked or leg.sent, ended))
         self._turns.told(frame)
         await self.push_frame(frame)
 

@@ -4,6 +4,9 @@ import asyncio
 import selectors
 from typing import Any
 
+MOST_TURNS = 100_000
+"""Turns of the loop in one instant. Whoever needs more waits for a moment that never comes, say by an ulp of it."""
+
 
 class _JumpingSelector:
     """A selector that never sleeps: a wait moves the loop's clock instead."""
@@ -11,16 +14,27 @@ class _JumpingSelector:
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
         self.now_s = 0.0
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Poll; when nothing is ready, let `timeout` seconds pass at once."""
+        """Poll; when nothing is ready, let `timeout` seconds pass at once.
+
+        Raises:
+            RuntimeError: Time stands still.
+        """
         ready = self._real.select(0)
+        self._turns += 1
+        if self._turns > MOST_TURNS:
+            raise RuntimeError(f"the loop turned {MOST_TURNS} times at {self.now_s} s")
         if ready:
             return ready
         if timeout is None:
             # No timer is pending: only another thread can wake the loop, so really wait, a little.
+            self._turns = 0
             return self._real.select(0.05)
-        self.now_s += max(timeout, 0.0)
+        if timeout > 0.0:
+            self._turns = 0
+            self.now_s += timeout
         return []
 
     def __getattr__(self, name: str) -> Any:

@@ -80,12 +80,13 @@ async def test_a_call_may_ring_in_one_worker_and_be_held_in_the_other(tmp_path: 
             await line.stop()
             assert await line.read() == "closed"
         folder = await files_of(served, call_sid)
-        assert recorded_s(folder) >= 1.5
+        await eventually(lambda: recorded_s(folder) >= 1.5)  # a slow disk holds up no call's end
         timeline = read_timeline(folder / "timeline.json")
         assert timeline.ended_reason == "caller_hung_up"
         assert [turn.kind for turn in timeline.turns] == ["greeting"]
         for report in reports:
-            assert recorded_s(await files_of(served, report.call_sid)) > 0
+            its_folder = await files_of(served, report.call_sid)
+            await eventually(lambda its=its_folder: recorded_s(its) > 0)
         counted = await served.metrics()
         calls = {name: count for name, count in counted.items() if name.startswith("calls{")}
         assert calls == {"calls{agent=reception,channel=phone,outcome=caller_hung_up}": 5}

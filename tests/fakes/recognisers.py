@@ -96,6 +96,8 @@ class FakeRecogniser:
         self._outbox: asyncio.Queue[tuple[float, list[Frame], Report, Sequence[Heard]]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._shown: Sequence[Heard] = ()
+        self._asked: Frame | None = None
+        """The last pause whose words were asked for: only that is told to be flushed."""
 
     async def open(self, setup: FrameProcessorSetup, listener: RecogniserListener) -> None:
         self._listener = listener
@@ -128,6 +130,8 @@ class FakeRecogniser:
 
     async def take(self, frame: Frame) -> None:
         self.told.append(frame)
+        if isinstance(frame, VADUserStoppedSpeakingFrame):
+            self._asked = frame
         if self.is_connected:
             self._inbox.put_nowait(frame)
 
@@ -188,7 +192,7 @@ class FakeRecogniser:
             words = stream.take()
             frames: list[Frame] = [_final(words)] if words else []
             if is_asked and (words or self.acknowledges):
-                frames.append(TranscriptFlushedFrame())
+                frames.append(_Flushed(item))
             if words or (self.acknowledges and is_asked):
                 end_s = words[-1].end_s if words else None
                 self._outbox.put_nowait((due_s, frames, Report(stream.at_s, bool(words), True, end_s), ()))
@@ -205,9 +209,18 @@ class FakeRecogniser:
             await asyncio.sleep(max(0.0, due_s - asyncio.get_running_loop().time()))
             assert self._listener is not None
             for frame in frames:
-                await self._listener.recogniser_frame(self, frame)
+                if not isinstance(frame, _Flushed):
+                    await self._listener.recogniser_frame(self, frame)
+                elif frame.asked is self._asked:
+                    await self._listener.recogniser_frame(self, TranscriptFlushedFrame())
             self._shown = shown
             await self._listener.recogniser_reported(self, report)
+
+
+class _Flushed(Frame):
+    def __init__(self, asked: Frame) -> None:
+        super().__init__()
+        self.asked = asked
 
 
 class _Stream:

@@ -84,6 +84,8 @@ def test_speech_that_was_dismissed_is_heard_again_only_for_another_opinion() -> 
     assert not line.is_pending
     assert start_s(line) == pytest.approx(3.0 - LEAD_S)
     assert line.opinion_start() / RATE == pytest.approx(1.0 - LEAD_S)
+    assert line.opinion_start(line.place(0.5)) / RATE == pytest.approx(0.5 - LEAD_S)
+    assert line.opinion_start(line.place(1.5)) / RATE == pytest.approx(1.0 - LEAD_S)
 
 
 def test_words_that_the_voice_model_missed_are_heard_again_from_the_last_final_on() -> None:

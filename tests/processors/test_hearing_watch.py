@@ -61,11 +61,47 @@ def test_an_answer_ends_it(is_flushed: bool) -> None:
     made.speech_began(5.0)
     made.speech_ended(6.4, 6.6)
     if is_flushed:
-        made.flushed()
+        made.flushed(6.6)
     else:
         made.reported(6.3, has_words=True, is_answer=True)
     assert made.verdict(6.8, 6.8) in (None, SILENT)
     assert made.state is Hearing.IDLE
+
+
+def test_an_answer_to_an_earlier_question_does_not_end_it() -> None:
+    made = watch()
+    made.speech_began(5.0)
+    made.speech_ended(6.4, 6.6)
+    made.flushed(6.0)
+    assert made.verdict(6.8, 6.8) is None
+    assert made.state is Hearing.OWED
+    assert made.verdict(7.6, 7.6) is LATE
+
+
+def test_speech_that_was_owed_still_counts_when_the_caller_goes_on_and_the_pause_does_not() -> None:
+    made = watch()
+    made.speech_began(5.0)
+    made.speech_ended(6.2, 6.4)
+    assert made.owed_from_s is None
+    made.speech_began(7.0)
+    assert made.owed_from_s == 5.0
+    assert made.verdict(7.7, 7.7) is None
+    assert made.verdict(7.8, 7.8) is LATE
+
+
+@pytest.mark.parametrize("how", ["covered", "flushed"])
+def test_speech_that_was_heard_by_then_is_not_counted(how: str) -> None:
+    made = watch()
+    made.speech_began(5.0)
+    made.speech_ended(6.2, 6.4)
+    made.speech_began(7.0)
+    if how == "covered":
+        made.reported(6.3, has_words=True, is_answer=False)
+    else:
+        made.flushed(6.4)
+    assert made.owed_from_s is None
+    assert made.verdict(8.9, 8.9) is None
+    assert made.verdict(9.0, 9.0) is LATE
 
 
 def test_a_short_sound_needs_no_answer() -> None:
@@ -161,7 +197,7 @@ def test_the_next_opinion_on_a_noise_is_asked_for_after_twice_as_much() -> None:
     made.reported(at_s, has_words=True, is_answer=True)
     made.speech_began(at_s + 1.0)
     made.speech_ended(at_s + 2.2, at_s + 2.4)
-    made.flushed()
+    made.flushed(at_s + 2.4)
     assert made.verdict(at_s + 2.5, at_s + 2.5) is SILENT
 
 
@@ -188,7 +224,7 @@ def test_whatever_comes_a_verdict_is_one_of_three_and_silence_owes_nothing(
             case "words" | "answer" | "nothing":
                 made.reported(now_s - 0.3, has_words=kind != "nothing", is_answer=kind == "answer")
             case "flushed":
-                made.flushed()
+                made.flushed(now_s - 0.1)
             case _:
                 made.connected(now_s, from_s=now_s - 0.3, silence_limit_s=2.0, acknowledges=True)
         was_idle = made.state is Hearing.IDLE
