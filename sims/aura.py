@@ -17,8 +17,6 @@ from aiohttp import web
 
 from sims.aura_socket import ENCODERS, AuraSocket
 from sims.faults import FaultKind, FaultSpec
-from sims.profiles import Profile
-from sims.speech import SpeechSynthesizer
 from sims.voice_vendor import AudioStream, HangUp, VoiceVendorSim, cut, cut_connection, read_json
 
 MAX_TEXT_CHARS = 2000
@@ -44,34 +42,8 @@ class AuraSim(VoiceVendorSim):
 
     name = "aura"
 
-    def __init__(
-        self,
-        profile: Profile,
-        *,
-        synthesizer: SpeechSynthesizer,
-        seed: int = 0,
-        api_key: str | None = None,
-        character_quota: int | None = None,
-        concurrency: int | None = None,
-        session_limit_s: float = SESSION_LIMIT_S,
-    ) -> None:
-        """Create a stopped sim.
-
-        Args:
-            profile: Timing.
-            synthesizer: The voice; shared with others and closed by its owner.
-            seed: Seed of every random choice.
-            api_key: The one right key; None takes any key that is not empty.
-            character_quota: Characters the account may still have spoken; None is no limit.
-            concurrency: Sockets the plan allows at a time; None is no limit.
-            session_limit_s: Time after which a socket is closed, however busy.
-        """
-        super().__init__(
-            profile, synthesizer=synthesizer, seed=seed, api_key=api_key, character_quota=character_quota
-        )
-        self.concurrency = concurrency
-        self.session_limit_s = session_limit_s
-        self._open_sockets = 0
+    session_limit_s = SESSION_LIMIT_S
+    """Time after which a socket is closed, however busy. The plan's concurrency counts sockets."""
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Register the routes, on a port of its own."""
@@ -84,34 +56,29 @@ class AuraSim(VoiceVendorSim):
         router.add_post("/v1/speak", self._convert)
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
-        fault = self.take_connect_fault(_voice(request))
-        if fault and fault.kind is FaultKind.REFUSE:
-            return cut_connection(request)
-        refusal = _fault_refusal(fault) or self._refuse(request)
-        if refusal is None and self.concurrency is not None and self._open_sockets >= self.concurrency:
-            refusal = _refusal(*_REFUSALS[FaultKind.RATE_LIMITED])
-        if refusal is not None:
-            self.stats["refused"] += 1
-            return refusal
-        response = web.WebSocketResponse(compress=False, max_msg_size=2**20)
-        response.headers["dg-request-id"] = request_id = str(uuid.uuid4())
-        await response.prepare(request)
-        self.stats["sockets"] += 1
-        self._open_sockets += 1
-        try:
+        request_id = str(uuid.uuid4())
+
+        def refuse(fault: FaultSpec | None) -> web.Response | None:
+            refusal = _fault_refusal(fault) or self._refuse(request)
+            is_full = self.concurrency is not None and self.open_sockets >= self.concurrency
+            return refusal or (_refusal(*_REFUSALS[FaultKind.RATE_LIMITED]) if is_full else None)
+
+        async def serve(socket: web.WebSocketResponse) -> None:
             await AuraSocket(
                 self,
                 request,
-                response,
+                socket,
                 voice=_voice(request),
                 encoding=request.query.get("encoding", "linear16"),
                 rate_hz=int(request.query.get("sample_rate", "24000")),
                 request_id=request_id,
                 session_limit_s=self.session_limit_s,
             ).run()
-        finally:
-            self._open_sockets -= 1
-        return response
+
+        headers = {"dg-request-id": request_id}
+        return await self.serve_socket(
+            request, refuse=refuse, serve=serve, voice=_voice(request), headers=headers
+        )
 
     async def _convert(self, request: web.Request) -> web.StreamResponse:
         """Answer a whole text with raw audio."""

@@ -23,8 +23,7 @@ from sims.cartesia_socket import (
     read_voicing,
 )
 from sims.faults import FaultKind, FaultSpec
-from sims.profiles import Profile
-from sims.speech import Speech, SpeechSynthesizer
+from sims.speech import Speech
 from sims.voice_vendor import AudioStream, HangUp, VoiceVendorSim, cut, cut_connection, read_json
 
 SOCKETS_PER_CONCURRENCY = 10
@@ -42,34 +41,11 @@ class CartesiaSim(VoiceVendorSim):
 
     name = "cartesia"
 
-    def __init__(
-        self,
-        profile: Profile,
-        *,
-        synthesizer: SpeechSynthesizer,
-        seed: int = 0,
-        api_key: str | None = None,
-        character_quota: int | None = None,
-        concurrency: int | None = None,
-        idle_timeout_s: float = IDLE_TIMEOUT_S,
-    ) -> None:
-        """Create a stopped sim.
+    idle_timeout_s = IDLE_TIMEOUT_S
+    """Time without generation after which a socket is closed.
 
-        Args:
-            profile: Timing.
-            synthesizer: The voice; shared with others and closed by its owner.
-            seed: Seed of every random choice.
-            api_key: The one right key; None takes any key that is not empty.
-            character_quota: Characters the account may still have spoken; None is no limit.
-            concurrency: Contexts the plan allows at a time, and a tenth of its sockets; None is no limit.
-            idle_timeout_s: Time without generation after which a socket is closed.
-        """
-        super().__init__(
-            profile, synthesizer=synthesizer, seed=seed, api_key=api_key, character_quota=character_quota
-        )
-        self.concurrency = concurrency
-        self.idle_timeout_s = idle_timeout_s
-        self._open_sockets = 0
+    The plan's concurrency counts contexts, and allows ten times as many sockets.
+    """
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Register the socket, the HTTP conversion and the list of voices."""
@@ -80,28 +56,15 @@ class CartesiaSim(VoiceVendorSim):
         router.add_get("/voices/{voice_id}", self._get_voice)
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
-        fault = self.take_connect_fault()
-        if fault and fault.kind is FaultKind.REFUSE:
-            return cut_connection(request)
-        refusal = _http_fault(request, fault) or self._refuse(request) or self._refuse_socket(request)
-        if refusal is not None:
-            self.stats["refused"] += 1
-            return refusal
-        response = web.WebSocketResponse(compress=False, max_msg_size=2**20)
-        await response.prepare(request)
-        self.stats["sockets"] += 1
-        self._open_sockets += 1
-        try:
+        def refuse(fault: FaultSpec | None) -> web.Response | None:
+            return _http_fault(request, fault) or self._refuse(request) or self._refuse_socket(request)
+
+        async def serve(socket: web.WebSocketResponse) -> None:
             await CartesiaSocket(
-                self,
-                request,
-                response,
-                concurrency=self.concurrency,
-                idle_timeout_s=self.idle_timeout_s,
+                self, request, socket, concurrency=self.concurrency, idle_timeout_s=self.idle_timeout_s
             ).run()
-        finally:
-            self._open_sockets -= 1
-        return response
+
+        return await self.serve_socket(request, refuse=refuse, serve=serve)
 
     async def _bytes(self, request: web.Request) -> web.StreamResponse:
         fault = self.faults.take()
@@ -194,7 +157,7 @@ class CartesiaSim(VoiceVendorSim):
         return None
 
     def _refuse_socket(self, request: web.Request) -> web.Response | None:
-        if self.concurrency is None or self._open_sockets < SOCKETS_PER_CONCURRENCY * self.concurrency:
+        if self.concurrency is None or self.open_sockets < SOCKETS_PER_CONCURRENCY * self.concurrency:
             return None
         return _error(request, 429, "concurrency_limited", "Too many connections", "Too many connections.")
 

@@ -24,8 +24,6 @@ from sims.elevenlabs_frames import (
 )
 from sims.elevenlabs_socket import QUOTA_MESSAGE, MultiContextSocket, SingleContextSocket, TextSocket
 from sims.faults import FaultKind, FaultSpec
-from sims.profiles import Profile
-from sims.speech import SpeechSynthesizer
 from sims.voice_vendor import (
     AudioStream,
     HangUp,
@@ -49,34 +47,12 @@ _HTTP_ERRORS = {
 
 
 class ElevenLabsSim(VoiceVendorSim):
-    """ElevenLabs on one loopback port; `base_url` is `ws://…`, HTTP is on the same port."""
+    """ElevenLabs on one loopback port; `base_url` is `ws://…`, HTTP is on the same port.
+
+    The plan's concurrency counts HTTP requests.
+    """
 
     name = "elevenlabs"
-
-    def __init__(
-        self,
-        profile: Profile,
-        *,
-        synthesizer: SpeechSynthesizer,
-        seed: int = 0,
-        api_key: str | None = None,
-        character_quota: int | None = None,
-        concurrency: int | None = None,
-    ) -> None:
-        """Create a stopped sim.
-
-        Args:
-            profile: Timing.
-            synthesizer: The voice; shared with others and closed by its owner.
-            seed: Seed of every random choice.
-            api_key: The one right key; None takes any key that is not empty.
-            character_quota: Characters the account may still have spoken; None is no limit.
-            concurrency: HTTP requests the plan allows at a time; None is no limit.
-        """
-        super().__init__(
-            profile, synthesizer=synthesizer, seed=seed, api_key=api_key, character_quota=character_quota
-        )
-        self.concurrency = concurrency
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Register the sockets, the HTTP conversions and the account's pages."""
@@ -102,18 +78,15 @@ class ElevenLabsSim(VoiceVendorSim):
         return await self._serve_socket(request, SingleContextSocket)
 
     async def _serve_socket(self, request: web.Request, kind: type[TextSocket]) -> web.StreamResponse:
-        fault = self.take_connect_fault(request.match_info["voice_id"])
-        if fault and fault.kind is FaultKind.REFUSE:
-            return cut_connection(request)
-        refusal = _http_fault(fault) or self._refuse_upgrade(request)
-        if refusal is not None:
-            self.stats["refused"] += 1
-            return refusal
-        response = web.WebSocketResponse(compress=False, max_msg_size=2**20)
-        await response.prepare(request)
-        self.stats["sockets"] += 1
-        await kind(self, request, response).run()
-        return response
+        def refuse(fault: FaultSpec | None) -> web.Response | None:
+            return _http_fault(fault) or self._refuse_upgrade(request)
+
+        async def serve(socket: web.WebSocketResponse) -> None:
+            await kind(self, request, socket).run()
+
+        return await self.serve_socket(
+            request, refuse=refuse, serve=serve, voice=request.match_info["voice_id"]
+        )
 
     def _refuse_upgrade(self, request: web.Request) -> web.Response | None:
         query = request.query

@@ -92,6 +92,7 @@ class VoiceVendorSim(VendorSim):
         seed: int = 0,
         api_key: str | None = None,
         character_quota: int | None = None,
+        concurrency: int | None = None,
     ) -> None:
         """Create a stopped sim.
 
@@ -102,10 +103,13 @@ class VoiceVendorSim(VendorSim):
             api_key: The one right key; None takes any key that is not empty.
             character_quota: Characters the account may still have spoken; None is no limit. Also set by
                 `POST /sim/quota` with `{"characters": 0}`.
+            concurrency: What the plan allows at a time, counted as the vendor counts; None is no limit.
         """
         super().__init__(profile, seed=seed)
         self.api_key = api_key
         self.character_quota = character_quota
+        self.concurrency = concurrency
+        self.open_sockets = 0
         self.active = 0
         """Contexts and requests under way that count against the plan's concurrency."""
         self.spoken_log: deque[Spoken] = deque(maxlen=1024)
@@ -149,6 +153,42 @@ class VoiceVendorSim(VendorSim):
     def take_connect_fault(self, voice: str | None = None) -> FaultSpec | None:
         """Return the fault that hits an upgrade; those that need audio wait for the first context."""
         return self.faults.take(voice) if self.faults.first(voice) in CONNECT_FAULTS else None
+
+    async def serve_socket(
+        self,
+        request: web.Request,
+        *,
+        refuse: Callable[[FaultSpec | None], web.Response | None],
+        serve: Callable[[web.WebSocketResponse], Awaitable[None]],
+        voice: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> web.StreamResponse:
+        """Answer an upgrade: fail as told, refuse it, or serve the socket until it ends.
+
+        Args:
+            request: The upgrade.
+            refuse: Returns the vendor's refusal, given the fault that strikes here; None accepts.
+            serve: Serves the prepared socket.
+            voice: Whose faults strike here.
+            headers: Of the answer.
+        """
+        fault = self.take_connect_fault(voice)
+        if fault and fault.kind is FaultKind.REFUSE:
+            return cut_connection(request)
+        refusal = refuse(fault)
+        if refusal is not None:
+            self.stats["refused"] += 1
+            return refusal
+        socket = web.WebSocketResponse(compress=False, max_msg_size=2**20)
+        socket.headers.update(headers or {})
+        await socket.prepare(request)
+        self.stats["sockets"] += 1
+        self.open_sockets += 1
+        try:
+            await serve(socket)
+        finally:
+            self.open_sockets -= 1
+        return socket
 
     async def _post_quota(self, request: web.Request) -> web.Response:
         characters = (await request.json()).get("characters")

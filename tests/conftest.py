@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
+from sims.speech import SpeechSynthesizer
 from tests.fakes import rendered_lines
 from tests.virtual_time import VirtualTimeLoop
 
@@ -35,6 +36,13 @@ _POLL_S = 0.2
 def _rendered_lines(tmp_path_factory: pytest.TempPathFactory) -> None:
     own = tmp_path_factory.getbasetemp()
     rendered_lines.share_in((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "lines")
+
+
+@pytest.fixture(scope="module")
+def synthesizer() -> Iterator[SpeechSynthesizer]:
+    made = SpeechSynthesizer()
+    yield made
+    made.close()
 
 
 def pytest_asyncio_loop_factories(

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,13 +12,6 @@ FRAME = 160
 SAYING = "My number is eight five oh, five five five. Stop, that's fifty-six, thanks."
 
 Samples = np.ndarray
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[SpeechSynthesizer]:
-    made = SpeechSynthesizer()
-    yield made
-    made.close()
 
 
 def noise(seconds: float, level_db: float, seed: int = 1) -> Samples:

@@ -26,7 +26,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from processors.loudness import LoudnessBook
 from processors.playout import CUT_MARK, PlayoutProcessor
-from processors.tts_failover import CLOSE_LIMIT_S, FailoverTTS
+from processors.tts_failover import CLOSE_LIMIT_S, MOST_FAILURES, FailoverTTS
 from processors.voice_health import BreakerState, ProcessVoiceHealth
 from processors.voices import FailureKind, VoiceFailed
 from tests.fakes.voices import RATE, FakeVoice, Fault, SpokenBook
@@ -345,6 +345,22 @@ async def test_a_voice_whose_plan_is_used_up_is_not_asked(book: SpokenBook, voic
         await rig.reply("Good bye. ", wait_s=3.0)
         assert said_by(book, rig, "first") == ["Good", "bye."]
         assert rig.health.begin("first", 1), "and what was begun was ended"
+
+
+async def test_voices_that_all_break_off_after_a_word_are_given_up(
+    book: SpokenBook, voices: list[FakeVoice]
+) -> None:
+    for voice in voices:
+        voice.faults = [Fault("close", 1)]
+    async with Rig(*voices) as rig:
+        await rig.reply(*REPLY, wait_s=20.0)
+        assert rig.given_up == 1
+        assert rig.told == heard(book, rig)
+        assert len([failed for failed in rig.failed if failed.stage != "probe"]) == MOST_FAILURES
+        voices[0].faults = []
+        await rig.reply("Good bye. ", wait_s=5.0)
+        assert rig.told[-2:] == ["Good", "bye."], "the next utterance begins anew"
+        assert rig.given_up == 1
 
 
 @pytest.mark.parametrize("kind", ["hang", "close", "error", "mute"])

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -39,13 +39,6 @@ pytestmark = [pytest.mark.real_time, pytest.mark.filterwarnings("ignore:websocke
 VOICE = "aura-2-thalia-en"
 TEXT = "Hello there, how are you today?"
 QUERY: dict[str, Any] = {"model": VOICE, "encoding": "linear16", "sample_rate": 8000}
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[SpeechSynthesizer]:
-    synthesizer = SpeechSynthesizer()
-    yield synthesizer
-    synthesizer.close()
 
 
 @pytest.fixture

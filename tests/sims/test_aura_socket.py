@@ -1,8 +1,9 @@
 """The socket keeps Aura's protocol, its limits and its ways to fail."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -15,18 +16,12 @@ from sims.faults import FaultKind, FaultSpec
 from sims.profiles import PROFILES
 from sims.speech import SpeechSynthesizer, encode_ulaw
 from sims.voice_vendor import GARBAGE
+from tests.sims.vendor_socket import open_socket
 
 pytestmark = pytest.mark.real_time
 
 VOICE = "aura-2-thalia-en"
 PIECE = "Hello there."
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[SpeechSynthesizer]:
-    synthesizer = SpeechSynthesizer()
-    yield synthesizer
-    synthesizer.close()
 
 
 @pytest.fixture
@@ -67,18 +62,10 @@ class Client:
         return message.data if message.type is aiohttp.WSMsgType.CLOSE else self.socket.close_code
 
 
-class connect:  # noqa: N801 - reads as a function
-    """`async with connect(sim) as client`."""
-
-    def __init__(self, sim: AuraSim, query: str = f"model={VOICE}&sample_rate=8000") -> None:
-        self._url = f"{sim.base_url}/v1/speak?{query}"
-        self._session = aiohttp.ClientSession(headers={"Authorization": "Token k"})
-
-    async def __aenter__(self) -> Client:
-        return Client(await self._session.ws_connect(self._url))
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+@contextlib.asynccontextmanager
+async def connect(sim: AuraSim, query: str = f"model={VOICE}&sample_rate=8000") -> AsyncGenerator[Client]:
+    async with open_socket(f"{sim.base_url}/v1/speak?{query}", {"Authorization": "Token k"}) as socket:
+        yield Client(socket)
 
 
 @pytest.fixture
@@ -188,11 +175,9 @@ async def test_bytes_and_too_much_text_in_a_minute_end_it_too(sim: AuraSim) -> N
         assert await client.read_close() == 1008
 
 
-async def test_a_socket_has_its_time(synthesizer: SpeechSynthesizer) -> None:
-    async with (
-        AuraSim(PROFILES["instant"], synthesizer=synthesizer, session_limit_s=0.1) as sim,
-        connect(sim) as client,
-    ):
+async def test_a_socket_has_its_time(sim: AuraSim) -> None:
+    sim.session_limit_s = 0.1
+    async with connect(sim) as client:
         assert await client.read_close() == 1011
 
 

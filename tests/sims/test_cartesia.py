@@ -3,7 +3,7 @@
 import io
 import warnings
 import wave
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -41,13 +41,6 @@ pytestmark = pytest.mark.real_time
 TEXT = "Hello there, how are you today?"
 OUTPUT: Any = {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 8000}
 VOICE: Any = {"mode": "id", "id": "v"}
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[SpeechSynthesizer]:
-    synthesizer = SpeechSynthesizer()
-    yield synthesizer
-    synthesizer.close()
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -15,17 +16,11 @@ from sims.faults import FaultKind, FaultSpec
 from sims.profiles import PROFILES
 from sims.speech import SpeechSynthesizer, encode_ulaw
 from sims.voice_vendor import GARBAGE, to_float32
+from tests.sims.vendor_socket import open_socket
 
 pytestmark = pytest.mark.real_time
 
 OUTPUT = {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 8000}
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[SpeechSynthesizer]:
-    synthesizer = SpeechSynthesizer()
-    yield synthesizer
-    synthesizer.close()
 
 
 @pytest.fixture
@@ -73,18 +68,12 @@ class Client:
                 await self.socket.receive()
 
 
-class connect:  # noqa: N801 - reads as a function
-    """`async with connect(sim) as client`."""
-
-    def __init__(self, sim: CartesiaSim) -> None:
-        self._url = f"{sim.base_url}/tts/websocket"
-        self._session = aiohttp.ClientSession(headers={"X-API-Key": "k", "Cartesia-Version": "2026-03-01"})
-
-    async def __aenter__(self) -> Client:
-        return Client(await self._session.ws_connect(self._url))
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+@contextlib.asynccontextmanager
+async def connect(sim: CartesiaSim) -> AsyncGenerator[Client]:
+    async with open_socket(
+        f"{sim.base_url}/tts/websocket", {"X-API-Key": "k", "Cartesia-Version": "2026-03-01"}
+    ) as socket:
+        yield Client(socket)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import aiohttp
 import elevenlabs.core
@@ -39,13 +39,6 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.real_time
 
 TEXT = "Hello there, how are you today?"
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[SpeechSynthesizer]:
-    synthesizer = SpeechSynthesizer()
-    yield synthesizer
-    synthesizer.close()
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -15,17 +16,11 @@ from sims.faults import FaultKind, FaultSpec
 from sims.profiles import PROFILES
 from sims.speech import SpeechSynthesizer
 from sims.voice_vendor import GARBAGE
+from tests.sims.vendor_socket import open_socket
 
 pytestmark = pytest.mark.real_time
 
 AUTO = "multi-stream-input?model_id=eleven_flash_v2_5&output_format=pcm_8000&auto_mode=true"
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[SpeechSynthesizer]:
-    synthesizer = SpeechSynthesizer()
-    yield synthesizer
-    synthesizer.close()
 
 
 @pytest.fixture
@@ -70,23 +65,10 @@ async def client(sim: ElevenLabsSim) -> AsyncIterator[Client]:
         yield client
 
 
-class connect:  # noqa: N801 - reads as a function
-    """`async with connect(sim) as client`."""
-
-    def __init__(self, sim: ElevenLabsSim, path: str = AUTO) -> None:
-        self._url = f"{sim.base_url}/v1/text-to-speech/voice-1/{path}"
-        self._session = aiohttp.ClientSession()
-
-    async def __aenter__(self) -> Client:
-        try:
-            socket = await self._session.ws_connect(self._url, headers={"xi-api-key": "k"})
-        except BaseException:
-            await self._session.close()
-            raise
-        return Client(socket)
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+@contextlib.asynccontextmanager
+async def connect(sim: ElevenLabsSim, path: str = AUTO) -> AsyncGenerator[Client]:
+    async with open_socket(f"{sim.base_url}/v1/text-to-speech/voice-1/{path}", {"xi-api-key": "k"}) as socket:
+        yield Client(socket)
 
 
 def audio_of(frames: list[dict[str, Any]]) -> bytes:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,6 @@ with warnings.catch_warnings():
     import audioop
 
 SENTENCE = "Hello there, it's 10:30 — we have “Tuesday” free. Call 850-687-2085, ok?"
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[SpeechSynthesizer]:
-    synthesizer = SpeechSynthesizer()
-    yield synthesizer
-    synthesizer.close()
 
 
 def samples_of(speech: Speech) -> np.ndarray:
