@@ -12,7 +12,8 @@ whether it keeps up is the watch's (`VoiceWatch`), whether a vendor is in order 
     LEG --refused | error | lost | late | starving | silent--> what was not said goes to the next voice, another leg
     LEG --nothing owed, a better voice is well again | the vendor has forgotten it--> next text begins another leg
     LEG --all said--> the utterance ends
-    no voice left--> the utterance ends with what was said, the rest is forgotten, `on_voices_failed`
+    no voice left | too many failures--> the utterance ends with what was said, the rest is forgotten,
+        `on_voices_failed`
 
 Every voice is connected from the start of the call. A vendor that failed is probed, by one call for all, with a word
 that nobody hears; it is returned to when the next text begins and nothing is owed.
@@ -52,6 +53,9 @@ from processors.voices import FailureKind, TimedWord, Voice, VoiceFailed, VoiceF
 
 ATTEMPTS = 2
 """Of each voice at one text, the others tried in between; a lost connection is worth another."""
+MOST_FAILURES = 6
+"""In one utterance, whatever was said in between. Voices that all break off after a word or two are none that a caller
+can be left with."""
 END_LIMIT_S = 0.6
 """Everything is said and the vendor was told that nothing more comes: it has so long to say the same."""
 CLOSE_LIMIT_S = 1.0
@@ -117,6 +121,8 @@ class _Speech:
     leg: _Leg | None = None
     attempts: Counter[str] = field(default_factory=Counter)
     """By vendor, since something was last said."""
+    failures: int = 0
+    """Since it began."""
     dry_since_s: float | None = None
     """Since when the listener has nothing left to hear."""
     losses: list[_Loss] = field(default_factory=list)
@@ -342,7 +348,7 @@ class FailoverTTS(SpeculativeTTS, AnchoredSpeech, TTSService):
         if self._is_released:
             return
         voices = self._order(speech) if again is None or not self._may_try(speech, again) else [again]
-        if not voices:
+        if not voices or speech.failures >= MOST_FAILURES:
             await self._give_up(speech)
             return
         # When all plans are used up the best voice is asked all the same: its vendor may see that differently.
@@ -431,6 +437,7 @@ class FailoverTTS(SpeculativeTTS, AnchoredSpeech, TTSService):
         self._stop_leg(leg, is_broken=failure.kind in _BROKEN)
         speech.leg = None
         if failure.kind is not FailureKind.FORGOTTEN:
+            speech.failures += 1
             self._health.failed(leg.voice.vendor, failure.kind, now_s)
             self._keepers[leg.voice.vendor].wake()
         await self._pass_on(leg, cut.keep)
