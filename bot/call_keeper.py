@@ -171,9 +171,14 @@ class CallKeeper:
             return verdict
 
     async def _claim(self, saved: SavedCall) -> SavedCall:
-        """Take the call from the process that answered its webhook; return the write under that claim."""
+        """Take the call from the process that answered its webhook; return the write under that claim.
+
+        What that process writes of it may be still on its way: whoever has the line comes after it all the same.
+        """
         stored = await self._store.load(saved.call_sid)
-        if stored is not None and stored.process != saved.process:
+        if stored is None:
+            saved = replace(saved, claim=saved.claim + 1, revision=1)
+        elif stored.process != saved.process:
             taken = await self._store.claim(stored, saved.process, datetime.now(UTC), is_resumed=False)
             if taken is not None:
                 saved = replace(saved, claim=taken.claim, revision=1, resumes=taken.resumes)

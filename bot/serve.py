@@ -8,19 +8,23 @@ SIGHUP to the supervisor replaces the workers in turn: the old one stops accepti
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from loguru import logger
 
 from bot.settings import Settings
 from bot.supervisor import RETIRE, Supervisor, stop_accepting
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 DRAIN_LIMIT_S = 120.0
 _LIMITS_S = {signal.SIGTERM: DRAIN_LIMIT_S, signal.SIGINT: 0.0}
@@ -48,18 +52,32 @@ def serve(settings: Settings, environment: Mapping[str, str] | None = None) -> N
         "lifespan": "on",
     }
     if settings.workers == 1:
-        from server import create_app  # the application imports what only a worker needs
-
-        uvicorn.run(create_app(settings), **options)
+        uvicorn.run(make_app(settings), **options)
         return
     shared = Path(tempfile.mkdtemp(prefix="firstring-metrics-"))
     os.environ.update(environment or {}, PROMETHEUS_MULTIPROC_DIR=str(shared))
     try:
-        config = uvicorn.Config("server:create_app", factory=True, workers=settings.workers, **options)
+        config = uvicorn.Config("bot.serve:make_app", factory=True, workers=settings.workers, **options)
         with contextlib.closing(config.bind_socket()) as address:
             Supervisor(config, [address]).run()
     finally:
         shutil.rmtree(shared, ignore_errors=True)
+
+
+def make_app(settings: Settings | None = None) -> "FastAPI":
+    """Import the application, which imports what only a worker needs, and make it.
+
+    Half a second of three is what the garbage collector would take to look at all that again and again.
+
+    Args:
+        settings: None reads them from the environment.
+    """
+    gc.disable()
+    try:
+        from server import create_app
+    finally:
+        gc.enable()
+    return create_app(settings)
 
 
 @contextlib.asynccontextmanager

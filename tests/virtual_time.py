@@ -25,6 +25,7 @@ class _JumpingSelector:
         ready = self._real.select(0)
         self._turns += 1
         if self._turns > MOST_TURNS:
+            self._turns = 0  # the tasks must still be ended
             raise RuntimeError(f"the loop turned {MOST_TURNS} times at {self.now_s} s")
         if ready:
             return ready

@@ -166,6 +166,28 @@ async def test_a_call_whose_webhook_another_process_answered_is_claimed_first() 
             assert (first.losses, second.losses) == (1, 0)
 
 
+async def test_what_a_slow_process_writes_of_a_webhook_does_not_take_the_call_from_who_has_its_line() -> None:
+    store = MemoryCallStore()
+    second = Kept(store, ringing("b"), takes_over=True)
+    load = store.load
+
+    async def load_before_the_first_write(call_sid: str) -> SavedCall | None:
+        stored = await load(call_sid)
+        assert stored is None
+        await store.save(ringing("a").next(datetime.now(UTC)))
+        return stored
+
+    store.load = load_before_the_first_write
+    async with running(second):
+        await asyncio.sleep(0.01)
+        assert store.stored["CA1"].process == "b"
+        assert await store.save(ringing("a").next(datetime.now(UTC))) is SaveVerdict.LOST
+        second.say("x", is_step=True)
+        await asyncio.sleep(0.5)
+        assert second.losses == 0
+        assert len(store.stored["CA1"].messages) == 1
+
+
 @pytest.mark.parametrize("takes_over", [True, False])
 async def test_a_call_that_nobody_wrote_is_written(takes_over: bool) -> None:
     store = MemoryCallStore()

@@ -29,7 +29,7 @@ scenarios:
       - user: "Hello?"
         expect:
           - event: response
-            within_ms: 300
+            within_ms: 2000
             text_contains: "[xyzzy]"
 """
 

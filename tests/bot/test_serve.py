@@ -196,7 +196,7 @@ def test_several_workers_get_the_sims_settings_and_a_folder_for_metrics(
 ) -> None:
     serve(settings(workers=2, port=0), {"TWILIO_BASE_URL": "http://127.0.0.1:1"})
     [(app, options)] = runs
-    assert (app, options["factory"], options["workers"]) == ("server:create_app", True, 2)
+    assert (app, options["factory"], options["workers"]) == ("bot.serve:make_app", True, 2)
     assert options["port"] != 0
     environment = options["environment"]
     assert environment["TWILIO_BASE_URL"] == "http://127.0.0.1:1"

@@ -20,7 +20,6 @@ from tests.fakes.launcher import Launcher, open_launcher
 pytestmark = [
     pytest.mark.real_time,
     pytest.mark.browser,
-    pytest.mark.whole_calls(about_s=55),
     pytest.mark.timeout(60),
     pytest.mark.asyncio(loop_scope="module"),
 ]

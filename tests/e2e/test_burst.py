@@ -20,7 +20,6 @@ from tests.fakes.launcher import NUMBER, ROOT, Launcher, open_launcher
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=20),
     pytest.mark.timeout(90),
     pytest.mark.asyncio(loop_scope="module"),
 ]

@@ -27,7 +27,6 @@ from tests.fakes.launcher import open_launcher
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=40),
     pytest.mark.timeout(110),
     pytest.mark.asyncio(loop_scope="module"),
 ]

@@ -31,7 +31,6 @@ from tests.fakes.whole_calls import CallPlayer, WholeCall, open_call_player, wri
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=45),
     pytest.mark.timeout(150),
     pytest.mark.asyncio(loop_scope="module"),
 ]

@@ -28,7 +28,6 @@ from tests.fakes.whole_calls import write_shipped_agent
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=75),
     pytest.mark.timeout(150),
     pytest.mark.asyncio(loop_scope="module"),
 ]

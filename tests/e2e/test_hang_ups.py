@@ -30,7 +30,6 @@ from tests.fakes.media_socket import dial, new_call_sid, token_in
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=25),
     pytest.mark.timeout(120),
     pytest.mark.asyncio(loop_scope="module"),
 ]

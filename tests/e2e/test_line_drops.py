@@ -22,7 +22,6 @@ from tests.fakes.whole_calls import CallPlayer, WholeCall, open_call_player
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=60),
     pytest.mark.timeout(110),
     pytest.mark.asyncio(loop_scope="module"),
 ]
@@ -109,8 +108,8 @@ async def test_the_model_knows_what_was_heard_on_both_lines(evening: Evening) ->
     known, heard = words_of(" ".join(call.said("assistant"))), words_of(call.measures.agent_text)
     steps = difflib.SequenceMatcher(a=known, b=heard, autojunk=False).get_opcodes()
     changes = [(tag, known[a:b], heard[c:d]) for tag, a, b, c, d in steps if tag != "equal"]
-    # Words of the last second before the cut may not have been written down; none was that was not heard.
-    assert all(tag == "insert" and len(words) <= 5 for tag, _, words in changes), changes
+    # Words of the last second before the cut may not have been written down; the one that was cut may have been.
+    assert all(len(said) <= 1 and len(words) <= 5 for _, said, words in changes), changes
     assert len(changes) <= 1, changes
     assert " ".join(words_of(LINES.cut_off)) in " ".join(known)
 

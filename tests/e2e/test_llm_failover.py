@@ -17,7 +17,6 @@ from tests.fakes.whole_calls import STAGGER_S, CallPlayer, open_call_player, wri
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=50),
     pytest.mark.timeout(110),
     pytest.mark.asyncio(loop_scope="module"),
 ]

@@ -30,7 +30,6 @@ from tests.fakes.served_process import ServedProcess, open_process_beside
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=80),
     pytest.mark.timeout(150),
     pytest.mark.asyncio(loop_scope="module"),
 ]

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from bot.call_life import RELEASE_LIMIT_S
 from sims.profiles import PROFILES
@@ -18,7 +19,11 @@ from tests.fakes.launcher import eventually
 from tests.fakes.ready_balancer import ReadyBalancer, open_ready_balancer
 from tests.fakes.served_process import ServedProcess, open_process_beside, open_served_process
 
-pytestmark = [pytest.mark.real_time, pytest.mark.whole_calls(about_s=75), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.timeout(120),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 RING_EVERY_S = 0.4
 STAYS = Scenario.model_validate(
@@ -122,30 +127,35 @@ async def test_another_server_takes_over_behind_one_address_and_no_call_is_lost(
             assert balancer.refused == 0
 
 
-async def test_the_workers_of_one_server_are_replaced_in_turn(tmp_path: Path) -> None:
-    async with open_served_process(tmp_path, workers=2) as served:
-        old = set(served.workers())
-        stays = asyncio.create_task(place(served.world, STAYS, served.url))
-        await asyncio.sleep(2.0)
-        async with callers(served.world, served.url) as reports:
-            served.process.send_signal(signal.SIGHUP)
-            report = await stays
-            # Whoever held the call goes last; both are gone soon after it has ended.
-            await eventually(lambda: len(served.workers()) == 2 and not old & set(served.workers()), 60.0)
-        assert report.outcome == "ok", report.reasons
-        assert report.streams == 1
-        assert_all_answered(reports)
-        assert served.process.returncode is None
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[ServedProcess]:
+    """Serve with two workers."""
+    async with open_served_process(tmp_path_factory.mktemp("pair"), workers=2) as served:
+        yield served
 
 
-async def test_a_worker_that_was_killed_is_replaced_and_one_that_hangs_too(tmp_path: Path) -> None:
-    async with open_served_process(tmp_path, workers=2) as served:
-        first, second = served.workers()
-        os.kill(first, signal.SIGKILL)
-        await eventually(lambda: len(served.workers()) == 2 and first not in served.workers(), 30.0)
-        report = await place(served.world, GLANCES, served.url)
-        assert report.outcome == "ok", report.reasons
-        os.kill(second, signal.SIGSTOP)
-        await eventually(lambda: len(served.workers()) == 2 and second not in served.workers(), 40.0)
-        report = await place(served.world, GLANCES, served.url)
-        assert report.outcome == "ok", report.reasons
+async def test_the_workers_of_one_server_are_replaced_in_turn(pair: ServedProcess) -> None:
+    old = set(pair.workers())
+    stays = asyncio.create_task(place(pair.world, STAYS, pair.url))
+    await asyncio.sleep(2.0)
+    async with callers(pair.world, pair.url) as reports:
+        pair.process.send_signal(signal.SIGHUP)
+        report = await stays
+        # Whoever held the call goes last; both are gone soon after it has ended.
+        await eventually(lambda: len(pair.workers()) == 2 and not old & set(pair.workers()), 60.0)
+    assert report.outcome == "ok", report.reasons
+    assert report.streams == 1
+    assert_all_answered(reports)
+    assert pair.process.returncode is None
+
+
+async def test_a_worker_that_was_killed_is_replaced_and_one_that_hangs_too(pair: ServedProcess) -> None:
+    first, second = pair.workers()
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: len(pair.workers()) == 2 and first not in pair.workers(), 30.0)
+    report = await place(pair.world, GLANCES, pair.url)
+    assert report.outcome == "ok", report.reasons
+    os.kill(second, signal.SIGSTOP)
+    await eventually(lambda: len(pair.workers()) == 2 and second not in pair.workers(), 40.0)
+    report = await place(pair.world, GLANCES, pair.url)
+    assert report.outcome == "ok", report.reasons

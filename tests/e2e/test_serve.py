@@ -5,11 +5,12 @@ import os
 import signal
 import sqlite3
 import wave
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from bot.call_life import RELEASE_LIMIT_S
 from bot.refused_calls import MOST_MOVES
@@ -18,7 +19,11 @@ from tests.fakes.launcher import eventually
 from tests.fakes.media_socket import dial, live_call, new_call_sid, token_in
 from tests.fakes.served_process import ServedProcess, open_served_process
 
-pytestmark = [pytest.mark.real_time, pytest.mark.timeout(60)]
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.timeout(60),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 FILES = {"audio.wav", "timeline.json", "transcript.txt"}
 CALLER = "+15550100001"
@@ -48,64 +53,52 @@ async def files_of(served: ServedProcess, call_sid: str) -> Path:
     return folder
 
 
-async def test_a_call_may_ring_in_one_worker_and_be_held_in_the_other(tmp_path: Path) -> None:
-    async with open_served_process(tmp_path, workers=2) as served:
-        first, second = served.workers()
-        call_sid = new_call_sid()
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[ServedProcess]:
+    """Serve with two workers."""
+    async with open_served_process(tmp_path_factory.mktemp("pair"), workers=2) as served:
+        yield served
+
+
+async def test_a_call_may_ring_in_one_worker_and_be_held_in_the_other(pair: ServedProcess) -> None:
+    first, second = pair.workers()
+    call_sid = new_call_sid()
+    os.kill(second, signal.SIGSTOP)
+    token = token_in(await pair.ring(call_sid))
+    os.kill(first, signal.SIGSTOP)
+    os.kill(second, signal.SIGCONT)
+    async with dial(pair, call_sid) as line:
+        await line.connected()
+        await line.start(token)
+        await line.read(until="media")
+        call = await listed(pair, call_sid)
+        assert call is not None
+        assert (call["state"], call["from"]) == ("live", CALLER)
+        os.kill(first, signal.SIGCONT)
+        reports = await asyncio.gather(
+            *(pair.world.twilio.place_call("hangup_early", voice_url=pair.voice_url) for _ in range(4))
+        )
+        assert [report.outcome for report in reports] == ["ok"] * 4, reports
+        for _ in range(75):
+            await line.media()
+            await asyncio.sleep(0.02)
         os.kill(second, signal.SIGSTOP)
-        token = token_in(await served.ring(call_sid))
-        os.kill(first, signal.SIGSTOP)
+        assert await listed(pair, call_sid) is None, "the worker that lost it lists it"
         os.kill(second, signal.SIGCONT)
-        async with dial(served, call_sid) as line:
-            await line.connected()
-            await line.start(token)
-            await line.read(until="media")
-            call = await listed(served, call_sid)
-            assert call is not None
-            assert (call["state"], call["from"]) == ("live", CALLER)
-            os.kill(first, signal.SIGCONT)
-            reports = await asyncio.gather(
-                *(
-                    served.world.twilio.place_call("hangup_early", voice_url=served.voice_url)
-                    for _ in range(4)
-                )
-            )
-            assert [report.outcome for report in reports] == ["ok"] * 4, reports
-            for _ in range(75):
-                await line.media()
-                await asyncio.sleep(0.02)
-            os.kill(second, signal.SIGSTOP)
-            assert await listed(served, call_sid) is None, "the worker that lost it lists it"
-            os.kill(second, signal.SIGCONT)
-            await line.stop()
-            assert await line.read() == "closed"
-        folder = await files_of(served, call_sid)
-        await eventually(lambda: recorded_s(folder) >= 1.5)  # a slow disk holds up no call's end
-        timeline = read_timeline(folder / "timeline.json")
-        assert timeline.ended_reason == "caller_hung_up"
-        assert [turn.kind for turn in timeline.turns] == ["greeting"]
-        for report in reports:
-            its_folder = await files_of(served, report.call_sid)
-            await eventually(lambda its=its_folder: recorded_s(its) > 0)
-        counted = await served.metrics()
-        calls = {name: count for name, count in counted.items() if name.startswith("calls{")}
-        assert calls == {"calls{agent=reception,channel=phone,outcome=caller_hung_up}": 5}
-        assert counted["calls_active{channel=phone}"] == 0
-
-
-async def test_the_calls_of_a_worker_that_was_killed_are_not_counted_as_live(tmp_path: Path) -> None:
-    async with open_served_process(tmp_path, workers=2) as served:
-        first, second = served.workers()
-        os.kill(second, signal.SIGSTOP)
-        async with live_call(served) as line:
-            await line.read(until="media")
-            os.kill(second, signal.SIGCONT)
-            assert (await served.metrics())["calls_active{channel=phone}"] == 1
-            os.kill(first, signal.SIGKILL)
-            assert await line.read() == "closed"
-        async with asyncio.timeout(5):
-            while (await served.metrics())["calls_active{channel=phone}"]:  # noqa: ASYNC110 - another process
-                await asyncio.sleep(0.1)
+        await line.stop()
+        assert await line.read() == "closed"
+    folder = await files_of(pair, call_sid)
+    await eventually(lambda: recorded_s(folder) >= 1.5)  # a slow disk holds up no call's end
+    timeline = read_timeline(folder / "timeline.json")
+    assert timeline.ended_reason == "caller_hung_up"
+    assert [turn.kind for turn in timeline.turns] == ["greeting"]
+    for report in reports:
+        its_folder = await files_of(pair, report.call_sid)
+        await eventually(lambda its=its_folder: recorded_s(its) > 0)
+    counted = await pair.metrics()
+    calls = {name: count for name, count in counted.items() if name.startswith("calls{")}
+    assert calls == {"calls{agent=reception,channel=phone,outcome=caller_hung_up}": 5}
+    assert counted["calls_active{channel=phone}"] == 0
 
 
 def is_written_live(folder: Path, call_sid: str) -> bool:
@@ -114,28 +107,33 @@ def is_written_live(folder: Path, call_sid: str) -> bool:
         return rows.fetchone() == ("live",)
 
 
-async def test_a_worker_that_is_killed_is_replaced_and_its_call_goes_on_in_the_other(tmp_path: Path) -> None:
-    async with open_served_process(tmp_path, workers=2) as served:
-        first, second = served.workers()
-        os.kill(second, signal.SIGSTOP)
-        async with live_call(served) as line:
-            await line.read(until="mark")
-            await eventually(lambda: is_written_live(tmp_path, line.call_sid))
-            os.kill(second, signal.SIGCONT)
-            os.kill(first, signal.SIGKILL)
-            assert await line.read() == "closed"
-        fields = {"CallSid": line.call_sid, "CallStatus": "in-progress"}
-        async with served.webhook("/twilio/after-stream", fields) as answer:
-            twiml = await answer.text()
-        assert 'name="resume" value="1"' in twiml
-        async with dial(served, line.call_sid) as again:
-            await again.connected()
-            await again.start(token_in(twiml), resume="1")
-            assert await again.read(until="media") == "media"
-            await again.stop()
-            assert await again.read() == "closed"
-        await eventually(lambda: len(served.workers()) == 2 and first not in served.workers(), 20.0)
-        assert second in served.workers()
+async def test_a_worker_that_is_killed_is_replaced_and_its_call_goes_on_in_the_other(
+    pair: ServedProcess,
+) -> None:
+    first, second = pair.workers()
+    os.kill(second, signal.SIGSTOP)
+    async with live_call(pair) as line:
+        await line.read(until="mark")
+        await eventually(lambda: is_written_live(pair.recordings.parent, line.call_sid))
+        os.kill(second, signal.SIGCONT)
+        assert (await pair.metrics())["calls_active{channel=phone}"] == 1
+        os.kill(first, signal.SIGKILL)
+        assert await line.read() == "closed"
+    async with asyncio.timeout(5):
+        while (await pair.metrics())["calls_active{channel=phone}"]:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.1)
+    fields = {"CallSid": line.call_sid, "CallStatus": "in-progress"}
+    async with pair.webhook("/twilio/after-stream", fields) as answer:
+        twiml = await answer.text()
+    assert 'name="resume" value="1"' in twiml
+    async with dial(pair, line.call_sid) as again:
+        await again.connected()
+        await again.start(token_in(twiml), resume="1")
+        assert await again.read(until="media") == "media"
+        await again.stop()
+        assert await again.read() == "closed"
+    await eventually(lambda: len(pair.workers()) == 2 and first not in pair.workers(), 20.0)
+    assert second in pair.workers()
 
 
 async def drains(served: ServedProcess) -> None:

@@ -26,7 +26,6 @@ from tests.fakes.redis_process import RedisProcess
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=45),
     pytest.mark.timeout(110),
     pytest.mark.asyncio(loop_scope="module"),
 ]

@@ -25,7 +25,6 @@ from tests.fakes.whole_calls import CallPlayer, WholeCall, open_call_player
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.whole_calls(about_s=40),
     pytest.mark.timeout(110),
     pytest.mark.asyncio(loop_scope="module"),
 ]

@@ -23,6 +23,7 @@ from sims.profiles import PROFILES
 from sims.webhook import sign
 from sims.world import SimWorld
 from tests.fakes import rendered_lines
+from tests.scheduling import starting
 
 ROOT = Path(__file__).parent.parent.parent
 NUMBER = "+18506872085"
@@ -147,7 +148,7 @@ async def open_launcher(
     """
     async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
         listening = socket.create_server(("127.0.0.1", port))
-        rendered_lines.lend(folder, world)
+        await rendered_lines.lend(folder, world)
         complete = _settings(folder, world, listening.getsockname()[1], settings)
         app = create_app(complete)
         server = QuietServer(
@@ -164,13 +165,15 @@ async def open_launcher(
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             # At once: rendering the fixed lines is not the test.
-            await _wait_until_ready(app, server, serving)
+            with starting():
+                await _wait_until_ready(app, server, serving)
             rendered_lines.keep(folder)
             for vendor in world.vendors:
                 vendor.profile = PROFILES[profile]
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
                 yield Launcher(world, complete.port, http, app, complete)
         finally:
+            rendered_lines.release()
             server.should_exit = True
             await serving
 

@@ -3,6 +3,8 @@
 A caller's ear knows what the voices beside it have said. What they need not say any more, it is told of.
 """
 
+import asyncio
+import fcntl
 import os
 import shutil
 import struct
@@ -20,6 +22,9 @@ _PREAMBLE = struct.Struct("<4sII")
 """Of a line's file, see `processors.audio_cache`."""
 _shared: list[Path] = []
 """The folder that the test processes of a run share, once it is known."""
+_rendering: list[int] = []
+"""Open while this process renders the first lines of the run."""
+_POLL_S = 0.1
 
 
 def share_in(folder: Path) -> None:
@@ -28,9 +33,14 @@ def share_in(folder: Path) -> None:
     _shared[:] = [folder]
 
 
-def lend(data: Path, world: SimWorld) -> None:
-    """Put what was rendered before into the audio cache of a server that is about to start beside `world`."""
+async def lend(data: Path, world: SimWorld) -> None:
+    """Put what was rendered before into the audio cache of a server that is about to start beside `world`.
+
+    Of several servers that start at once in the beginning, one renders and the others wait for it.
+    """
     for folder in _shared:
+        while not any(folder.glob(f"*/*{SUFFIX}")) and not _is_first(folder):  # noqa: ASYNC110 - other processes
+            await asyncio.sleep(_POLL_S)
         _copy(folder, data / "audio-cache")
         for line in folder.glob(f"*/*{SUFFIX}"):
             phrase = _read(line)
@@ -42,6 +52,26 @@ def keep(data: Path) -> None:
     """Keep what a server has rendered."""
     for folder in _shared:
         _copy(data / "audio-cache", folder)
+    release()
+
+
+def release() -> None:
+    """Wait for this process no longer: it has rendered, or it has failed to."""
+    while _rendering:
+        os.close(_rendering.pop())
+
+
+def _is_first(folder: Path) -> bool:
+    if _rendering:
+        return True
+    lock = os.open(folder / "first", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    _rendering.append(lock)
+    return True
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from sims.profiles import PROFILES
 from sims.world import SimWorld
 from tests.fakes import rendered_lines
 from tests.fakes.launcher import ROOT, Served
+from tests.scheduling import catch_up, starting
 
 READY_LIMIT_S = 40.0
 """Two workers load their models and render their lines, beside other tests."""
@@ -94,8 +95,8 @@ async def open_process_beside(
         **environment,
     }
     log = folder / f"{name}.txt"
-    rendered_lines.lend(folder, world)
-    with log.open("wb") as written:
+    await rendered_lines.lend(folder, world)
+    with log.open("wb") as written, starting():
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bot.cli", "serve"),
             cwd=folder,
@@ -109,9 +110,11 @@ async def open_process_beside(
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
             served = ServedProcess(world, port, http, process, folder / "recordings", log)
             await _wait_until_ready(served)
+            catch_up(process.pid)
             rendered_lines.keep(folder)
             yield served
     finally:
+        rendered_lines.release()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
