@@ -101,7 +101,7 @@ async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ev
     folder = tmp_path_factory.mktemp("burst")
     numbers = write_agents(folder / "agents")
     async with open_launcher(
-        folder, profile="realistic", agents_dir=folder / "agents", max_calls=LINES
+        folder, profile="realistic", measures_room=True, agents_dir=folder / "agents", max_calls=LINES
     ) as launcher:
         twilio = launcher.world.twilio
         twilio.humans[OWNER] = Human.BUSY

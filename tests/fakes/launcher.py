@@ -6,14 +6,17 @@ import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
+import server as server_module
 from bot.call import Call
 from bot.serve import MAX_MESSAGE_BYTES
 from bot.settings import Settings
@@ -22,8 +25,9 @@ from server import create_app
 from sims.profiles import PROFILES
 from sims.webhook import sign
 from sims.world import SimWorld
+from telephony import capacity
+from telephony.capacity import LagLimits, LoopHealth
 from tests.fakes import rendered_lines
-from tests.scheduling import starting
 
 ROOT = Path(__file__).parent.parent.parent
 NUMBER = "+18506872085"
@@ -136,7 +140,7 @@ def _sample_name(name: str, labels: Mapping[str, str]) -> str:
 
 @contextlib.asynccontextmanager
 async def open_launcher(
-    folder: Path, *, profile: str = "instant", port: int = 0, **settings: Any
+    folder: Path, *, profile: str = "instant", port: int = 0, measures_room: bool = False, **settings: Any
 ) -> AsyncGenerator[Launcher]:
     """Serve until the block ends; ready for calls when it begins.
 
@@ -144,8 +148,22 @@ async def open_launcher(
         folder: Gets the database, recordings and caches.
         profile: Timing of the vendors.
         port: Where to listen; 0 picks a free one.
+        measures_room: Whether it refuses calls for how late it is. In a process that is all vendors and callers, too,
+            beside other tests, that says nothing.
         settings: More fields of `Settings`.
     """
+    with pytest.MonkeyPatch.context() as patch:
+        if not measures_room:
+            patch.setattr(server_module, "LoopHealth", partial(LoopHealth, LagLimits(late_s=60.0)))
+            patch.setattr(capacity, "LONGEST_BACKLOG_S", 60.0)
+        async with _serve(folder, profile, port, settings) as launcher:
+            yield launcher
+
+
+@contextlib.asynccontextmanager
+async def _serve(
+    folder: Path, profile: str, port: int, settings: Mapping[str, Any]
+) -> AsyncGenerator[Launcher]:
     async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
         listening = socket.create_server(("127.0.0.1", port))
         await rendered_lines.lend(folder, world)
@@ -165,8 +183,7 @@ async def open_launcher(
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             # At once: rendering the fixed lines is not the test.
-            with starting():
-                await _wait_until_ready(app, server, serving)
+            await _wait_until_ready(app, server, serving)
             rendered_lines.keep(folder)
             for vendor in world.vendors:
                 vendor.profile = PROFILES[profile]
