@@ -213,7 +213,7 @@ async def test_a_caller_who_is_furious_and_asks_is_put_through_once(evening: Eve
     assert call.report.measures is not None
     heard = plain(call.report.measures.agent_text)
     announced = [heard.count(plain(line)) for line in (LINES.putting_through, LINES.not_helping)]
-    assert sorted(announced) == [0, 1]
+    assert sorted(announced) == [0, 1], heard
 
 
 async def test_a_caller_who_cannot_be_understood_is_put_through(evening: Evening) -> None:
