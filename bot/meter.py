@@ -12,6 +12,8 @@ _CALLS_PER_PLACE: Mapping[Layer, int] = {
     Layer.LLM: CALLS_PER_UTTERANCE,
     Layer.TTS: CALLS_PER_UTTERANCE,
 }
+_COUNTS_SOCKETS = frozenset({(Layer.TTS, "deepgram")})
+"""Vendors whose plan counts connections of that layer, of which each call has one from its start."""
 
 
 def vendor_plans(agents: Iterable[Agent]) -> dict[str, tuple[VendorPlan, ...]]:
@@ -25,13 +27,17 @@ def vendor_plans(agents: Iterable[Agent]) -> dict[str, tuple[VendorPlan, ...]]:
         found: list[VendorPlan] = []
         for layer in Layer:
             chosen = agent.config.services.of(layer)
-            places = [choice.options.get("concurrency") for choice in chosen]
-            known = [place for place in places if place is not None]
+            places = [(choice.name, choice.options.get("concurrency")) for choice in chosen]
+            known = [place * _calls_per_place(layer, name) for name, place in places if place is not None]
             if len(known) == len(chosen):
                 names = frozenset(f"{layer.value}:{choice.name}" for choice in chosen)
-                found.append(VendorPlan(names, sum(known) * _CALLS_PER_PLACE[layer]))
+                found.append(VendorPlan(names, sum(known)))
         plans[agent.slug] = tuple(found)
     return plans
+
+
+def _calls_per_place(layer: Layer, vendor: str) -> int:
+    return 1 if (layer, vendor) in _COUNTS_SOCKETS else _CALLS_PER_PLACE[layer]
 
 
 class ProcessMeter:

@@ -34,6 +34,12 @@ def test_places_of_vendors_that_stand_in_for_each_other_add_up(tmp_path: Path) -
     }
 
 
+def test_of_a_voice_whose_plan_counts_connections_each_call_takes_a_place(tmp_path: Path) -> None:
+    text = LIMITED.replace("- {name: elevenlabs, concurrency: 1}\n", "- {name: deepgram, concurrency: 7}\n")
+    *_, voices = vendor_plans([agent(tmp_path, text)])["agent"]
+    assert voices == VendorPlan(frozenset({"tts:deepgram", "tts:cartesia"}), 7 + 15)
+
+
 def test_a_layer_with_a_vendor_of_unknown_plan_has_no_limit(tmp_path: Path) -> None:
     assert vendor_plans([agent(tmp_path, AGENT)]) == {"agent": ()}
 
