@@ -311,6 +311,8 @@ class BargeInProcessor(FrameProcessor):
             is_answer_possible=is_answer_possible,
         ):
             return False
+        if is_answer_possible and self._playout.is_audible:
+            is_answer_possible = not self._language.asks_openly(self._playout.current_text())
         try:
             return not self._backchannels.is_backchannel(
                 text, is_answer_possible=is_answer_possible, is_final=is_final

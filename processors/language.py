@@ -142,6 +142,8 @@ class Language:
     number_questions: re.Pattern[str]
     yes_no_questions: re.Pattern[str]
     choice_questions: re.Pattern[str]
+    open_questions: re.Pattern[str]
+    """Not answered by an acknowledgement: "how can I help you?"."""
     nudges: Phrases
     frustration: re.Pattern[str]
     never_echo: frozenset[str]
@@ -225,6 +227,11 @@ class Language:
         """Say whether the agent's last sentence is a question of any kind."""
         return _is_question("".join(sentences(agent_text)[-1:]))
 
+    def asks_openly(self, agent_text: str) -> bool:
+        """Say whether the agent's last sentence is a question that "right" and "okay" are no answer to."""
+        last = "".join(sentences(agent_text)[-1:])
+        return _is_question(last) and self.open_questions.search(normalise(last)) is not None
+
     # Inside
 
     def _numerals(self, words: Sequence[str]) -> list[tuple[str, bool]]:
@@ -288,11 +295,14 @@ class _LanguageFile(BaseModel):
     number_questions: list[str]
     yes_no_questions: list[str]
     choice_questions: list[str]
+    open_questions: list[str]
     nudges: list[list[str]]
     frustration: list[str]
     never_echo: list[str]
 
-    @field_validator("hold_on", "frustration", "number_questions", "yes_no_questions", "choice_questions")
+    @field_validator(
+        "hold_on", "frustration", "number_questions", "yes_no_questions", "choice_questions", "open_questions"
+    )
     @classmethod
     def _compiles(cls, patterns: list[str]) -> list[str]:
         for pattern in patterns:
@@ -355,6 +365,7 @@ def _read(path: Path) -> Language:
         number_questions=_any_of(file.number_questions),
         yes_no_questions=_any_of(file.yes_no_questions),
         choice_questions=_any_of(file.choice_questions),
+        open_questions=_any_of(file.open_questions),
         nudges=Phrases.of(_flat(file.nudges)),
         frustration=_any_of(file.frustration),
         never_echo=frozenset(normalise(word) for word in file.never_echo),

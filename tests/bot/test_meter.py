@@ -36,6 +36,7 @@ def test_places_of_vendors_that_stand_in_for_each_other_add_up(tmp_path: Path) -
 
 def test_of_a_voice_whose_plan_counts_connections_each_call_takes_a_place(tmp_path: Path) -> None:
     text = LIMITED.replace("- {name: elevenlabs, concurrency: 1}\n", "- {name: deepgram, concurrency: 7}\n")
+    text = text.replace("elevenlabs: voice-1", "deepgram: aura-2-thalia-en")
     *_, voices = vendor_plans([agent(tmp_path, text)])["agent"]
     assert voices == VendorPlan(frozenset({"tts:deepgram", "tts:cartesia"}), 7 + 15)
 

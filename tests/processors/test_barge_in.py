@@ -254,6 +254,8 @@ async def test_who_interrupts_an_agent_that_hears_itself_is_heard() -> None:
         ("Tuesday at nine. Is that right?", 1.0, True),
         ("Tuesday at nine. Is that right?", 2.0, False),
         ("Is that right? Good. Tuesday then.", 1.0, False),
+        ("Sorry, I didn't catch that. How can I help you?", 1.0, False),
+        ("Good. How about nine?", 1.0, True),
     ],
 )
 async def test_yes_is_an_answer_only_to_a_question_that_is_nearly_said(

@@ -407,3 +407,45 @@ def test_what_may_become_a_nudge(en: Language) -> None:
     assert not en.is_nudge("Hello? Are you")
     assert en.is_nudge("Hello? Are you", is_final=False)
     assert not en.is_nudge("Hello? I wanted", is_final=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_open"),
+    [
+        ("How can I help you?", True),
+        ("Sorry, I didn't catch that. How can I help you?", True),
+        ("And what's the best number for you?", True),
+        ("Which day would suit you?", True),
+        ("For when would that be?", True),
+        ("How about nine?", False),
+        ("What about Tuesday at eight?", False),
+        ("What do you think?", False),
+        ("How does that sound?", False),
+        ("How is that?", False),
+        ("Is nine all right?", False),
+        ("Is there anything else?", False),
+        ("Shall I book it?", False),
+        ("How you get here is easy.", False),
+    ],
+)
+def test_an_open_question_is_told_from_a_proposal(text: str, is_open: bool) -> None:
+    assert load_language("en").asks_openly(text) == is_open
+
+
+@pytest.mark.parametrize(
+    ("tag", "openly", "proposal"),
+    [
+        ("de", "Und für wann möchten Sie einen Termin?", "Wie wäre es mit neun Uhr?"),
+        ("es", "¿Cómo puedo ayudarle?", "¿Qué le parece a las nueve?"),
+        ("fr", "Comment puis-je vous aider ?", "Que diriez-vous de neuf heures ?"),
+        ("it", "Come posso aiutarla?", "Che ne dice delle nove?"),
+        ("nl", "Waarmee kan ik u helpen?", "Wat vindt u van negen uur?"),
+        ("pt", "Como posso ajudar?", "Que tal às nove?"),
+    ],
+)
+def test_an_open_question_is_told_from_a_proposal_in_every_language(
+    tag: str, openly: str, proposal: str
+) -> None:
+    language = load_language(tag)
+    assert language.asks_openly(openly)
+    assert not language.asks_openly(proposal)
