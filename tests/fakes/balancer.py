@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 CONNECT_S = 1.0
 IDLE_S = 0.3
-"""Without a byte for so long, a connection carries no call and no request."""
+"""Without a byte for so long, a connection carries no request."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Balancer:
         """Give new connections, and the requests of those that are idle now, to the first of `ports` that answers."""
         self._ports = ports
         for task, link in self._open.items():
-            if asyncio.get_running_loop().time() - link.used_s > IDLE_S:
+            if not link.is_call and asyncio.get_running_loop().time() - link.used_s > IDLE_S:
                 task.cancel()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,6 +81,8 @@ _Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @dataclass
 class _Link:
     used_s: float
+    is_call: bool = False
+    """Whether it has become a WebSocket, which is never between two requests, however late this loop is."""
 
     async def join(self, near: _Pair, far: _Pair) -> None:
         """Carry bytes both ways until one end is gone."""
@@ -98,6 +100,7 @@ class _Link:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
+                self.is_call = self.is_call or b"upgrade: websocket" in data[:4096].lower()
                 self.used_s = asyncio.get_running_loop().time()
                 writer.write(data)
                 await writer.drain()
