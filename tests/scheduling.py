@@ -29,8 +29,8 @@ class Load:
 
 
 LOADS = {
-    "tests/e2e/test_resume.py": Load(80, 2),
-    "tests/e2e/test_rolling_restart.py": Load(60, 2),
+    "tests/e2e/test_resume.py": Load(80, 3),
+    "tests/e2e/test_rolling_restart.py": Load(60, 3),
     "tests/e2e/test_serve.py": Load(40, 3),
     "tests/e2e/test_turn_taking.py": Load(40, 2),
     "tests/e2e/test_stt_failover.py": Load(40, 2),
@@ -99,13 +99,14 @@ def set_nice(file: str) -> None:
 def starting() -> Generator[None]:
     """Start a server within: that takes seconds of a core, which is not to be taken from calls that run.
 
-    Its processes, too, begin behind the others; once it has started, `catch_up` lets them go ahead as this one does.
+    Its processes begin between those that play calls and the others; once it has started, `catch_up` lets them go ahead
+    as this one does.
     """
     usual = os.getpriority(os.PRIO_PROCESS, 0)
-    if os.geteuid() != 0 or usual == 0:  # whoever is not root could not go back
+    if os.geteuid() != 0 or usual != NICE:  # whoever is not root could not go back
         yield
         return
-    os.setpriority(os.PRIO_PROCESS, 0, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, NICE // 2)
     try:
         yield
     finally:

@@ -31,14 +31,14 @@ def test_what_plays_calls_is_known() -> None:
 
 
 def test_calls_begin_first_the_heaviest_and_longest_before() -> None:
-    waiting = [SHORT, CALLS, OTHER, HEAVY, OTHER_HEAVY]
-    assert choose(waiting, [], []) == OTHER_HEAVY
-    assert choose(waiting[:-1], [], []) == HEAVY
+    waiting = [SHORT, CALLS, OTHER, OTHER_HEAVY, HEAVY]
+    assert choose(waiting, [], []) == HEAVY
+    assert choose(waiting[:-1], [], []) == OTHER_HEAVY
     assert choose([SHORT, SHORTER_CALLS, CALLS], [], []) == CALLS
 
 
 def test_calls_that_find_no_place_give_way() -> None:
-    others = [[HEAVY], [SHORTER_CALLS]]
+    others = [[HEAVY]]
     assert choose([HEAVY, CALLS, SHORT], [], others) == CALLS
     assert choose([HEAVY, CALLS, OTHER, SHORT], [], [*others, [CALLS]]) == OTHER
 

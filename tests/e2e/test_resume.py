@@ -30,7 +30,7 @@ from tests.fakes.served_process import ServedProcess, open_process_beside
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.timeout(150),
+    pytest.mark.timeout(200),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -21,7 +21,7 @@ from tests.fakes.served_process import ServedProcess, open_process_beside, open_
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(180),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

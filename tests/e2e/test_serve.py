@@ -21,7 +21,7 @@ from tests.fakes.served_process import ServedProcess, open_served_process
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(120),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

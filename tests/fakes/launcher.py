@@ -225,7 +225,7 @@ def _settings(folder: Path, world: SimWorld, port: int, more: Mapping[str, Any])
 
 
 async def _wait_until_ready(app: FastAPI, server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while not (server.started and app.state.is_warm):
             assert not serving.done(), "the launcher did not start"
             await asyncio.sleep(0.01)

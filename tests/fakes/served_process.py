@@ -19,7 +19,7 @@ from tests.fakes import rendered_lines
 from tests.fakes.launcher import ROOT, Served
 from tests.scheduling import catch_up, starting
 
-READY_LIMIT_S = 40.0
+READY_LIMIT_S = 60.0
 """Two workers load their models and render their lines, beside other tests."""
 
 
