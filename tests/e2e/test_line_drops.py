@@ -17,8 +17,8 @@ from sims.faults import FaultKind, FaultSpec
 from sims.scenario import Scenario
 from tests.e2e.test_resume import faults_of, scenario
 from tests.e2e.test_turn_taking import words_of
-from tests.fakes.launcher import eventually
-from tests.fakes.whole_calls import CallPlayer, WholeCall, open_call_player
+from tests.fakes.launcher import NOBODY_ELSE, eventually
+from tests.fakes.whole_calls import CallPlayer, WholeCall, open_call_player, write_shipped_agent
 
 pytestmark = [
     pytest.mark.real_time,
@@ -68,7 +68,9 @@ class Evening:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Evening]:
-    async with open_call_player(tmp_path_factory.mktemp("drops")) as player:
+    folder = tmp_path_factory.mktemp("drops")
+    write_shipped_agent(folder / "agents", "reception", NOBODY_ELSE)  # at whatever hour the test is run
+    async with open_call_player(folder, agents_dir=folder / "agents") as player:
         twilio = player.launcher.world.twilio
         calls: dict[str, asyncio.Task[WholeCall]] = {}
         for name, case in CASES.items():  # one at a time: a fault hits the next line, whosever it is
@@ -125,7 +127,11 @@ async def test_each_appointment_is_made_once(evening: Evening) -> None:
 async def test_a_line_that_breaks_again_and_again_ends_with_a_word(evening: Evening) -> None:
     call = await evening.calls["thrice"]
     assert call.report.streams == 3
-    assert call.report.ended_by == "agent"
+    assert call.report.ended_by == "agent", (
+        call.report.reasons,
+        call.report.carrier_said,
+        call.measures.agent_text,
+    )
     assert call.call.end_reason is EndReason.LINE_LOST
     heard = await evening.player.launcher.metrics()
     assert heard["resumes{outcome=too_often}"] == 1
