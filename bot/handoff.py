@@ -151,10 +151,8 @@ class HandoffDesk:
         if (entry := self._entries.get(sid)) is not None and entry.case is not None:
             if not entry.case.table.is_over:
                 return _answer_of(entry.case.table)
-            reason_before = (
-                entry.case.reason
-            )  # the agent had the caller back: once is enough, unless it breaks down
-            if reason.can_agent_talk or reason is reason_before:
+            # The agent had the caller back: once is enough, unless it breaks down.
+            if reason.can_agent_talk or reason is entry.case.reason:
                 return PersonAnswer.NOBODY
         table = self._plan(call.setup.agent.slug, reason)
         if table is None or call.end_reason is not None:
@@ -212,9 +210,8 @@ class HandoffDesk:
                     call.setup.agent.config.language, case.reason, is_anybody_there=bool(case.table.humans)
                 )
                 is_said = await call.say_last(line)
-                if (
-                    call.end_reason is not None
-                ):  # they have hung up, or the line has dropped: then the carrier asks
+                if call.end_reason is not None:
+                    # They have hung up, or the line has dropped: then the carrier asks.
                     await asyncio.sleep(DROPPED_LIMIT_S)
                 async with self._entry(case.call_sid).lock:
                     case = await self._current(case.call_sid) or case

@@ -211,10 +211,10 @@ async def test_a_caller_who_is_furious_and_asks_is_put_through_once(evening: Eve
     call = await evening.calls["twice"]
     assert len(call.legs) == 1
     assert call.report.measures is not None
-    # What the agent has not said to its end in time, the carrier says.
+    # What the agent has not said to its end in time, the carrier says. Either line has these words.
     heard = plain(" ".join((call.report.measures.agent_text, *call.report.carrier_said)))
-    announced = [heard.count(plain(line)) for line in (LINES.putting_through, LINES.not_helping)]
-    assert sorted(announced) == [0, 1], heard
+    assert all("put you through" in plain(line) for line in (LINES.putting_through, LINES.not_helping))
+    assert heard.count("put you through") == 1, heard
 
 
 async def test_a_caller_who_cannot_be_understood_is_put_through(evening: Evening) -> None:
