@@ -5,6 +5,7 @@ Judged by what came out of the caller's phone, and by what the server and the mo
 
 import difflib
 import enum
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -274,14 +275,14 @@ def differences(
         unsaved: How many words in a row may have been heard and not kept: those of a process that is gone.
     """
     remembered, cuts = _words_and_cuts(kept)
-    played = words_of(heard)
+    played = [word for spoken in heard.split() for word in words_of(spoken)]
     lines = [" ".join(words_of(line)) for line in passing]
     found: list[str] = []
     matcher = difflib.SequenceMatcher(None, remembered, played, autojunk=False)
     for tag, a_from, a_to, b_from, b_to in matcher.get_opcodes():
         if tag == "equal":
             continue
-        missing, extra = remembered[a_from:a_to], played[b_from:b_to]
+        missing, extra = remembered[a_from:a_to], _said_anew(played, b_from, b_to)
         is_at_cut = bool(cuts & {a_from, a_to})
         is_later = is_prefix and a_to == len(remembered)
         is_passing = is_later or len(extra) <= unsaved or _is_made_of(extra, lines)
@@ -293,16 +294,24 @@ def differences(
 
 
 def _words_and_cuts(kept: Iterable[Kept]) -> tuple[list[str], set[int]]:
-    """Return the words as `words_of` has them, also where one text ends and the next begins, and where they are cut."""
+    """Return the words, those of each text as `words_of` has them, and where they are cut."""
     words: list[str] = []
     cuts: set[int] = set()
     for one in kept:
-        for word in words_of(one.text):
-            if words[-1:] != [word]:
-                words.append(word)
+        words += words_of(one.text)
         if one.is_cut:
             cuts.add(len(words))
     return words, cuts
+
+
+def _said_anew(played: Sequence[str], start: int, end: int) -> list[str]:
+    """Return a stretch of the words, without what repeats a neighbour: a word that a pause cut is said again."""
+    words = [word for word, _ in itertools.groupby(played[start:end])]
+    if words and start and words[0] == played[start - 1]:
+        del words[0]
+    if words and end < len(played) and words[-1] == played[end]:
+        del words[-1]
+    return words
 
 
 def _is_made_of(words: Sequence[str], lines: Sequence[str]) -> bool:

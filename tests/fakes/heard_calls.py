@@ -1,9 +1,6 @@
 """What was heard in a whole call, and whether it is what the model remembers and the timeline says."""
 
-import difflib
-from collections.abc import Iterable
-
-from bench.special_calls import words_of
+from bench.chaos.verdict import Kept, differences
 from processors.playout import CUT_MARK
 from processors.turn_record import TurnRecord
 from tests.fakes.whole_calls import WholeCall
@@ -18,35 +15,16 @@ def heard_from(call: WholeCall) -> str:
     return " ".join(word for word, _, _ in call.measures.agent_words)
 
 
-def differences(kept: Iterable[tuple[str, bool]], heard: str) -> list[str]:
-    """Compare what was kept of the agent's words with what was heard; one word at a cut may differ.
-
-    Args:
-        kept: Texts in order, and whether each was cut.
-        heard: All that was heard.
-    """
-    remembered: list[str] = []
-    cuts: set[int] = set()
-    for text, is_cut in kept:
-        remembered += words_of(text)
-        if is_cut:
-            cuts.add(len(remembered))
-    played = words_of(heard)
-    matcher = difflib.SequenceMatcher(None, remembered, played, autojunk=False)
-    return [
-        f"kept {remembered[a_from:a_to]}, heard {played[b_from:b_to]}"
-        for tag, a_from, a_to, b_from, b_to in matcher.get_opcodes()
-        if tag != "equal" and not (cuts & {a_from, a_to} and max(a_to - a_from, b_to - b_from) <= 1)
-    ]
-
-
 def assert_model_knows_what_was_heard(call: WholeCall) -> None:
-    remembered = [(text, text.rstrip().endswith(CUT_MARK)) for text in call.said("assistant")]
-    assert differences(remembered, heard_from(call)) == [], (remembered, call.measures.agent_words)
+    remembered = [Kept(text, is_cut=text.rstrip().endswith(CUT_MARK)) for text in call.said("assistant")]
+    assert differences(remembered, heard_from(call), passing=()) == [], (
+        remembered,
+        call.measures.agent_words,
+    )
 
 
 def assert_heard_is_kept(call: WholeCall) -> None:
     """What the model remembers, what the timeline says, and what the caller heard are the same words."""
     assert_model_knows_what_was_heard(call)
-    noted = [(turn.agent_text, turn.cut) for turn in turns_of(call)]
-    assert differences(noted, heard_from(call)) == [], noted
+    noted = [Kept(turn.agent_text, is_cut=turn.cut) for turn in turns_of(call)]
+    assert differences(noted, heard_from(call), passing=()) == [], noted

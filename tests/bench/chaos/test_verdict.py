@@ -157,6 +157,18 @@ def test_a_word_that_ends_one_reply_and_begins_the_next_is_one_on_both_sides() -
     assert differences([Kept("Thanks,"), Kept("Thanks, let me")], "Thanks, Thanks, let me", passing=()) == []
 
 
+def test_a_reply_that_begins_as_the_cut_one_before_it_is_not_taken_for_it() -> None:
+    kept = [Kept("Sure, let", is_cut=True), Kept("Sure, let me look.")]
+    for heard in ("Sure, Sure, let me look.", "Sure, let Sure, let me look."):
+        assert differences(kept, heard, passing=()) == []
+    assert differences(kept, "Sure, let me look.", passing=()) != []
+
+
+def test_a_word_that_a_pause_cut_is_said_again_and_no_other() -> None:
+    assert differences([Kept("We are open.")], "We are are open.", passing=()) == []
+    assert differences([Kept("We are open.")], "We are We are open.", passing=()) != []
+
+
 @pytest.mark.parametrize("line", ANNOUNCEMENTS)
 def test_who_is_handed_over_is_somebody_elses_from_then_on(line: str) -> None:
     said = f"We're open. {line} Please leave a message after the tone."
