@@ -360,8 +360,10 @@ class BargeInProcessor(FrameProcessor):
             return self._table.stopped(now_s, frame.stop_secs)
         if isinstance(frame, TranscriptFlushedFrame):
             return self._table.flushed(now_s)
-        if isinstance(frame, CallerPausedFrame | CallerResumedFrame):
-            return self._table.paused_or_resumed()
+        if isinstance(frame, CallerPausedFrame):
+            return self._table.paused(now_s)
+        if isinstance(frame, CallerResumedFrame):
+            return self._table.resumed(now_s)
         return self._table.other()
 
     def _act(self, actions: list[Action], frame: Frame | None, now_s: float) -> None:

@@ -119,6 +119,8 @@ class BargeInTable:
         self._pauses = 0
         """Pauses, each but the first right behind the end of the one before."""
         self._onset_s = 0.0
+        self._sound_paused_s: float | None = None
+        """When the sound paused, None while it goes on."""
         self._sound_s = 0.0
         """Length of the longest sound since the pause that has ended."""
         self._quiet_from_s = 0.0
@@ -255,9 +257,18 @@ class BargeInTable:
             self._is_interruption = False
         return [Action.PASS]
 
-    def paused_or_resumed(self) -> list[Action]:
-        """The sound has paused for a moment, or goes on: what the recogniser told so far was not all."""
+    def paused(self, now_s: float) -> list[Action]:
+        """The sound has paused for a moment and may have ended: the recogniser is asked for what it has not told."""
         self._is_flushed = False
+        self._sound_paused_s = now_s
+        return self.other()
+
+    def resumed(self, now_s: float) -> list[Action]:
+        """The sound goes on: what the recogniser told so far was not all."""
+        self._is_flushed = False
+        self._sound_paused_s = None
+        if self.state is Suspicion.SUSPECT and now_s >= self._sound_limit_s():
+            return [self._interrupt("long sound", now_s), Action.PASS]
         return self.other()
 
     def other(self) -> list[Action]:
@@ -300,7 +311,10 @@ class BargeInTable:
         limit_s = self.params.vague_words_limit_s if self._text else self.params.no_words_limit_s
         if self._text and self._is_patient is not None and self._is_patient(self._text):
             limit_s = self.params.pause_limit_s
-        return min(self._onset_s + limit_s, self._paused_s + self.params.pause_limit_s)
+        long_s = self._onset_s + limit_s
+        if self._sound_paused_s is not None:  # whether it is over is told in a moment
+            long_s = max(long_s, self._sound_paused_s + self.params.quiet_s)
+        return min(long_s, self._paused_s + self.params.pause_limit_s)
 
     def _sound_began(self, now_s: float) -> list[Action]:
         was_clear = self.state is Suspicion.CLEAR
@@ -309,6 +323,7 @@ class BargeInTable:
             self._onset_s = now_s
             self._is_reconsidered = False
             self._is_flushed = False
+            self._sound_paused_s = None
         if not was_clear:
             return []
         self._paused_s = now_s

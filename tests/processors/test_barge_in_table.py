@@ -116,7 +116,7 @@ def test_nothing_is_waited_for_when_the_recogniser_had_told_all_before_the_end()
     table = busy_table()
     table.onset(1.0)
     table.started(1.2)
-    assert table.paused_or_resumed() == [HOLD]
+    assert table.paused(1.4) == [HOLD]
     assert table.flushed(1.5) == [HOLD]
     assert table.stopped(1.6, 0.2) == [RESUME, DROP]
 
@@ -125,9 +125,9 @@ def test_what_was_told_before_the_sound_went_on_was_not_all() -> None:
     table = busy_table()
     table.onset(1.0)
     table.started(1.2)
-    table.paused_or_resumed()
+    table.paused(1.3)
     table.flushed(1.4)
-    table.paused_or_resumed()
+    table.resumed(1.5)
     assert table.stopped(1.9, 0.2) == [HOLD]
 
 
@@ -172,6 +172,35 @@ def test_words_that_the_voice_model_missed_interrupt_and_backchannels_do_not() -
     table = busy_table()
     assert words(table, BACKCHANNEL, 1.0) == [DROP]
     assert words(table, MEANING, 1.1) == [INTERRUPT, PASS]
+
+
+def test_a_sound_that_may_have_ended_is_not_long() -> None:
+    table = busy_table()
+    table.onset(1.0)
+    table.started(1.2)
+    table.paused(1.9)
+    assert table.due(2.0) == []
+    assert table.stopped(2.004, 0.2) == [HOLD]
+    assert words(table, BACKCHANNEL, 2.05) == [HOLD]
+    assert table.flushed(2.06) == [RESUME, DROP]
+
+
+def test_a_sound_that_goes_on_after_all_has_been_one_all_the_time() -> None:
+    table = busy_table()
+    table.onset(1.0)
+    table.started(1.2)
+    table.paused(1.95)
+    assert table.due(2.0) == []
+    assert table.resumed(2.04) == [INTERRUPT, PASS]
+
+
+def test_nobody_waits_for_long_to_be_told_that_a_sound_has_ended() -> None:
+    table = busy_table()
+    table.onset(1.0)
+    table.started(1.2)
+    table.paused(1.95)
+    assert table.next_due_s == pytest.approx(1.95 + BargeInParams().quiet_s)
+    assert table.due(2.151) == [INTERRUPT]
 
 
 @pytest.mark.parametrize(("text", "limit_s"), [("", 1.0), (BACKCHANNEL, 1.5)])
@@ -310,7 +339,8 @@ EVENTS = st.tuples(
                 "proposed",
                 "stopped",
                 "flushed",
-                "changed",
+                "paused",
+                "resumed",
                 "busy",
                 "idle",
             ),
@@ -356,8 +386,10 @@ class Caller:
             self.act(table.stopped(now_s, 0.2), frame)
         elif name == "flushed":
             self.act(table.flushed(now_s), frame)
-        elif name == "changed":
-            self.act(table.paused_or_resumed(), frame)
+        elif name == "paused":
+            self.act(table.paused(now_s), frame)
+        elif name == "resumed":
+            self.act(table.resumed(now_s), frame)
         else:
             self.act(table.words(text, is_final=name == "final", now_s=now_s), frame)
 
