@@ -24,7 +24,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from bot.agent import Agent, ServiceChoice
 from bot.lines import cacheable_lines
-from bot.services import ServiceContext, build_tts
+from bot.services import HoldsSocket, ServiceContext, build_tts
 from processors.audio_cache import (
     SAMPLE_BYTES,
     AudioCache,
@@ -73,8 +73,9 @@ async def render(
     """
     choice = choice or agent.config.services.tts[0]
     collector = _Collector()
+    voice = build_tts(choice.name, choice.options, services)
     worker = PipelineWorker(
-        Pipeline([build_tts(choice.name, choice.options, services), collector]),
+        Pipeline([voice, collector]),
         params=PipelineParams(
             audio_in_sample_rate=services.audio_in_hz,
             audio_out_sample_rate=services.audio_out_hz,
@@ -100,6 +101,8 @@ async def render(
         over.cancel()
         await worker.cancel()
         await asyncio.wait({running}, timeout=RELEASE_LIMIT_S)
+        if isinstance(voice, HoldsSocket):
+            voice.drop_socket()
     if not done:
         logger.warning("rendering a line took longer than {} s", RENDER_LIMIT_S)
         return None

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import orjson
 from loguru import logger
 
@@ -46,6 +47,10 @@ PUTS_PER_SCAN = 32
 ABANDONED_AFTER_S = 600.0
 """A temporary file this old belongs to a process that died."""
 SAMPLE_BYTES = 2
+_HEARD_LEVEL = 104
+"""Of a sample: -50 dBFS. Below it nothing is heard on a telephone."""
+_LEAD_S = 0.002
+"""Left of a line's silent lead, so that it does not begin with a click."""
 _WORD_BYTES = 120
 """What a word's tuple costs in memory, roughly."""
 
@@ -70,6 +75,19 @@ class CachedSpeech:
     def duration_s(self) -> float:
         """Length in seconds."""
         return len(self.pcm) / (SAMPLE_BYTES * self.rate_hz)
+
+    def without_lead(self) -> "CachedSpeech":
+        """Return it from where something is heard: what a voice is silent for first, every caller would wait for."""
+        loud = np.flatnonzero(np.abs(np.frombuffer(self.pcm, "<i2").astype(np.int32)) >= _HEARD_LEVEL)
+        cut = max(int(loud[0]) - int(_LEAD_S * self.rate_hz), 0) if loud.size else 0
+        if not cut:
+            return self
+        cut_s = cut / self.rate_hz
+        words = tuple(
+            CachedWord(word.text, max(word.start_s - cut_s, 0.0), max(word.end_s - cut_s, 0.0))
+            for word in self.words
+        )
+        return CachedSpeech(self.pcm[cut * SAMPLE_BYTES :], self.rate_hz, words)
 
     @property
     def memory_bytes(self) -> int:
@@ -186,7 +204,9 @@ class AudioCache:
         return speech
 
     async def put(self, key: SpeechKey, speech: CachedSpeech, *, timeout_s: float = WRITE_TIMEOUT_S) -> bool:
-        """Keep a line; return whether it reached the disk in time. In memory it is at once, in any case.
+        """Keep a line, without a silent lead; return whether it reached the disk in time.
+
+        In memory it is at once, in any case.
 
         Raises:
             ValueError: If the speech has another rate than the key or holds half a sample.
@@ -195,6 +215,7 @@ class AudioCache:
             raise ValueError(f"rate_hz of speech and key must agree, got {speech.rate_hz} and {key.rate_hz}")
         if len(speech.pcm) % SAMPLE_BYTES:
             raise ValueError(f"pcm must be whole samples of 2 bytes, got {len(speech.pcm)} bytes")
+        speech = speech.without_lead()
         self._memory.put(key, speech)
         store = partial(self._disk.store, key, speech, self._memory.keys())
         return bool(await self._on_disk("written", timeout_s, store))

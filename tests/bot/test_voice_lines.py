@@ -180,6 +180,17 @@ async def test_a_rendering_that_nobody_waits_for_leaves_nothing_behind(studio: S
             await asyncio.sleep(0.02)
 
 
+@EVERY_VOICE
+async def test_a_voice_that_talks_nonsense_leaves_nothing_behind(studio: Studio) -> None:
+    studio.sim.profile = PROFILES["realistic"]  # it is still speaking when the renderer has heard enough
+    studio.sim.faults.arm(FaultSpec(kind=FaultKind.GARBAGE))
+    before = asyncio.all_tasks()
+    assert await render(studio.agent, "We're open Monday to Friday, eight to six.", studio.services) is None
+    async with asyncio.timeout(5.0):
+        while asyncio.all_tasks() - before:  # noqa: ASYNC110 - the sim notices a moment later
+            await asyncio.sleep(0.02)
+
+
 async def test_warming_renders_what_is_missing_and_only_that(studio: Studio) -> None:
     assert await warm(studio.agent, studio.services, studio.cache) == 0
     said = studio.sim.stats.copy()
@@ -277,7 +288,7 @@ async def test_a_line_that_only_the_disk_has_is_brought_to_memory_and_not_render
             await asyncio.sleep(0.02)
     await renderer.close()
     restarted.close()
-    assert line_in_memory(restarted, studio.agent, "Sure.", RATE) == speech
+    assert line_in_memory(restarted, studio.agent, "Sure.", RATE) == speech.without_lead()
     assert studio.sim.stats == said
 
 

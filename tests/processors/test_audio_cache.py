@@ -77,6 +77,32 @@ def test_settings_digest_ignores_order_only() -> None:
     assert digest_settings({"speed": 1.0}) != digest_settings({"speed": 1.1})
 
 
+def test_a_silent_lead_is_left_out_and_the_words_move_with_it() -> None:
+    lead, sound = bytes(2 * 800), b"\1\1" * 1600
+    words = (CachedWord("One", 0.09, 0.15), CachedWord("moment.", 0.2, 0.3))
+    cut = CachedSpeech(lead + sound, 8000, words).without_lead()
+    assert cut.pcm == bytes(2 * 16) + sound
+    assert cut.words[0] == ("One", 0.0, pytest.approx(0.052))
+    assert cut.words[1] == ("moment.", pytest.approx(0.102), pytest.approx(0.202))
+    assert cut.without_lead() is cut
+
+
+@pytest.mark.parametrize("pcm", [b"", bytes(320), b"\1\1" * 160])
+def test_a_line_that_is_silent_or_begins_at_once_stays_as_it_is(pcm: bytes) -> None:
+    whole = CachedSpeech(pcm, 8000)
+    assert whole.without_lead() is whole
+
+
+async def test_a_line_is_kept_without_its_silent_lead(tmp_path: Path) -> None:
+    cache = AudioCache(tmp_path)
+    await cache.put(key(), CachedSpeech(bytes(1600) + b"\1\1" * 800, 8000))
+    expected = bytes(32) + b"\1\1" * 800
+    for one in (cache, AudioCache(tmp_path)):
+        found = await one.get(key())
+        assert found is not None
+        assert found.pcm == expected
+
+
 async def test_survives_the_process_and_says_where_it_was_found(tmp_path: Path) -> None:
     lookups: list[Lookup] = []
     first = AudioCache(tmp_path)
