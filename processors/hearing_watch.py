@@ -41,6 +41,8 @@ class HearingLimits:
     """Speech shorter than this needs no answer."""
     wordless_s: float = 1.0
     """Speech that must bring a word."""
+    lag_s: float = 0.6
+    """By which words come behind their sound, for sure: until then there may be some that are not told yet."""
     most_wordless_s: float = 16.0
     """The same, after many an opinion that there was none."""
 
@@ -194,9 +196,11 @@ class HearingWatch:
         heard_s = min(sent_s, self._from_s + LISTENS * (now_s - self._connected_s))
         if self._uncovered_s(heard_s) >= self._silence_limit_s:
             return FailureKind.LATE
-        wordless_s = self._wordless_s + max(0.0, self.covered_s - self._began_s)
-        is_long = wordless_s >= max(self._limit_s, self._silence_limit_s)
-        return FailureKind.SILENT if is_long else None
+        # Who says nothing of noise has covered it all the same, unless it was behind then and may still listen to it.
+        is_silent = not self._acknowledges and self._began_s >= self._from_s + self._missed_s
+        listened_s = max(self.covered_s, heard_s) if is_silent else self.covered_s
+        wordless_s = self._wordless_s + max(0.0, listened_s - self._began_s)
+        return FailureKind.SILENT if wordless_s >= self._limit_s + self.limits.lag_s else None
 
     def _uncovered_s(self, heard_s: float) -> float:
         """Return how much speech up to there was not listened to; the pauses in it are not counted."""
@@ -213,15 +217,16 @@ class HearingWatch:
     def _verdict_owed(self, now_s: float) -> FailureKind | None:
         is_answered = self._answered_s >= self.ended_s - NEAR_S and not self._has_interim
         could_hear_s = self._connected_s + max(0.0, self.ended_s - self._from_s) / LISTENS
-        is_due = now_s - max(self._asked_s, could_hear_s) >= self.limits.answer_s
-        if not is_answered and not is_due:
+        waited_s = now_s - max(self._asked_s, could_hear_s)
+        if not self._acknowledges and not self._has_interim:  # it says nothing when there is nothing to say
+            is_answered |= waited_s >= self.limits.lag_s
+        if not is_answered and waited_s < self.limits.answer_s:
             return None
         self.state = Hearing.IDLE
+        if not is_answered:
+            return FailureKind.LATE
         wordless_s = self._wordless_s + self._missed_speech_s
-        if wordless_s >= self._limit_s and (is_answered or not self._acknowledges):
-            return FailureKind.SILENT
-        is_late = not is_answered and (self._acknowledges or self._has_interim)
-        return FailureKind.LATE if is_late else None
+        return FailureKind.SILENT if wordless_s >= self._limit_s else None
 
 
 @dataclass(frozen=True)

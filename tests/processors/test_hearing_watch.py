@@ -176,11 +176,30 @@ def test_speech_without_words_asks_for_another_opinion(acknowledges: bool) -> No
 def test_speech_that_goes_on_without_words_asks_too() -> None:
     made = watch()
     made.speech_began(5.0)
-    for at_s in (6.0, 6.9):
+    for at_s in (6.0, 6.5):
         made.reported(at_s, has_words=False, is_answer=False)
         assert made.verdict(at_s, at_s) is None
-    made.reported(7.0, has_words=False, is_answer=False)
-    assert made.verdict(7.1, 7.1) is SILENT
+    made.reported(6.65, has_words=False, is_answer=False)
+    assert made.verdict(6.7, 6.7) is SILENT
+
+
+def test_who_says_nothing_when_there_is_nothing_to_say_is_doubted_as_early() -> None:
+    made = watch(acknowledges=False)
+    made.speech_began(5.0)
+    assert made.verdict(6.5, 6.5) is None
+    assert made.verdict(6.65, 6.65) is SILENT
+    made = watch(acknowledges=False)
+    made.speech_began(5.0)
+    made.speech_ended(6.2, 6.4)
+    assert made.verdict(6.9, 6.9) is None
+    assert made.verdict(7.05, 7.05) is SILENT
+
+
+def test_who_shows_words_is_not_doubted() -> None:
+    made = watch(acknowledges=False)
+    made.speech_began(5.0)
+    made.reported(6.0, has_words=True, is_answer=False)
+    assert made.verdict(7.5, 7.5) is None
 
 
 def test_the_next_opinion_on_a_noise_is_asked_for_after_twice_as_much() -> None:

@@ -260,7 +260,7 @@ async def test_nobody_is_blamed_for_a_noise(acknowledges: bool) -> None:
         assert made.gave_up_s is None
         assert sum(one.dials for one in made.recognisers) <= 5
         await made.say(*SAYING)
-        await made.quiet(1.0)
+        await made.quiet(2.0)  # who was asked about the noise may still be behind
         assert made.understood == list(SAYING)
         delays = [frame.until_s for _, frame in made.all_of(WordsDelayedFrame)]
         assert delays == [] or delays[-1] is None
