@@ -21,6 +21,7 @@ a fact.
 
 import enum
 import functools
+import itertools
 import json
 import math
 import re
@@ -863,17 +864,22 @@ def _say(result: Mapping[str, Any], content: str) -> str:
 
 
 def _rest(mind: _Mind, events: Sequence[_Event]) -> list[Block]:
-    """What is left of the reply whose beginning is the last thing in a conversation; nothing if there is none."""
-    before, last = events[:-1], events[-1] if events else None
-    if not before or not isinstance(last, _Said) or not last.by_agent:
-        return []
-    said = last.text.split()
-    blocks = mind.answer(before)
-    words = blocks[0].text.split() if isinstance(blocks[0], TextBlock) else []
-    if words[: len(said)] != said:
-        return []
-    left = " ".join(words[len(said) :])
-    return [TextBlock(left), *blocks[1:]] if left else blocks[1:]
+    """What is left of the reply whose beginning is the last thing in a conversation; nothing if there is none.
+
+    A beginning that broke off more than once stands there in as many parts.
+    """
+    parts = list(
+        itertools.takewhile(lambda event: isinstance(event, _Said) and event.by_agent, reversed(events))
+    )
+    for count in range(len(parts), 0, -1):
+        said = " ".join(part.text for part in reversed(parts[:count]) if isinstance(part, _Said)).split()
+        if before := events[:-count]:
+            blocks = mind.answer(before)
+            words = blocks[0].text.split() if isinstance(blocks[0], TextBlock) else []
+            if words[: len(said)] == said:
+                left = " ".join(words[len(said) :])
+                return [TextBlock(left), *blocks[1:]] if left else blocks[1:]
+    return []
 
 
 def _is_lead_in(event: _Said) -> bool:

@@ -570,3 +570,15 @@ def test_an_answer_that_broke_off_goes_on_with_the_next_word_whoever_asks_for_it
     said, _, rest = whole.text.partition(" ")
     [went_on] = reply({"system": system, "messages": messages(asked, f"{said} —", note)})
     assert went_on == TextBlock(rest)
+
+
+def test_an_answer_that_broke_off_twice_goes_on_behind_both_its_parts() -> None:
+    system = "- Hours: We're open nine to five.\n"
+    asked = {"role": "user", "content": "When are you open?"}
+    note = {"role": "user", "content": "(Your answer broke off.)"}
+    [whole] = reply({"system": system, "messages": [asked]})
+    assert isinstance(whole, TextBlock)
+    first, second, rest = whole.text.split(" ", 2)
+    parts = ({"role": "assistant", "content": part} for part in (f"{first} —", second))
+    [went_on] = reply({"system": system, "messages": [asked, next(parts), note, next(parts), note]})
+    assert went_on == TextBlock(rest)
