@@ -23,8 +23,8 @@ ENDED_LIMIT_S = 8.0
 """From the caller's end of a call to the server's, files included: four times what the server gives itself."""
 SETTLE_LIMIT_S = 6.0
 """For what a call held to be free again; connections that are kept for the next call close by themselves."""
-SPARE_DESCRIPTORS = 12
-"""Connections to vendors that a server keeps for its next call: those of the SDKs' pools."""
+SPARE_DESCRIPTORS = 24
+"""What a server keeps for its next call: connections of the SDKs' pools, and of the stores, two files for each."""
 SPARE_THREADS = 6
 """Threads that a pool may start for work that it had not had before: as many as the event loop's own pool has."""
 _EVERY_S = 0.1
