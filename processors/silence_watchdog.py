@@ -217,7 +217,8 @@ class SilenceWatchdogProcessor(FrameProcessor):
                 return False
             case WordsDelayedFrame():
                 self._were_words_late = True
-                return False
+                self._look(now_s)
+                watch.words_late(are_late=frame.until_s is not None)
             case UserStartedSpeakingFrame():
                 watch.turn_opened(now_s)
             case UserStoppedSpeakingFrame():

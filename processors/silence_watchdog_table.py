@@ -16,6 +16,7 @@ nothing is owed. A tool that runs keeps a debt open, and so does its result unti
 | a tool runs | FILLER | as above; after `tool_limit_s` as if it did not run |
 | RETRY was done, or there is nothing to ask again | GIVE_UP | `limit_s` of silence |
 | the caller nudges ("hello?") | FILLER | at once, beside the ladder |
+| the caller's words are late: a recogniser failed | FILLER, once | `limit_s` of silence, with the turn still open |
 
 `limit_s` is `stall_after_s + slack_s`. There is no grace when the decision had to wait for late words.
 Nothing is due while the caller sounds.
@@ -40,6 +41,8 @@ class Cause(enum.Enum):
     """What the caller waits for."""
 
     GREETING = "greeting"
+    WORDS = "words"
+    """What the caller said is being heard again."""
     MODEL = "model"
     TOOL = "tool"
     VOICE = "voice"
@@ -138,6 +141,10 @@ class SilenceWatch:
         self._owes = False
         self._has_floor = False
         """Whether the caller has it."""
+        self._are_words_late = False
+        """What the caller said is being heard again: they have the floor, and wait all the same."""
+        self._bridged_s: float | None = None
+        """When that wait was filled."""
         self._is_greeting = False
         self._since_s = 0.0
         """The caller's last sound, or what else the debt began with."""
@@ -180,6 +187,8 @@ class SilenceWatch:
     @property
     def deadline_s(self) -> float | None:
         """When `step` is to be asked next, as far as is known; None when nothing is owed."""
+        if self._waits_for_words:
+            return max(self._caller_until_s, self._heard_until_s) + self.params.limit_s
         if not self.owes:
             return None
         return max(self._due_s(), self._caller_until_s + self.params.caller_quiet_s)
@@ -187,6 +196,8 @@ class SilenceWatch:
     @property
     def cause(self) -> Cause:
         """What the caller waits for now."""
+        if self._waits_for_words:
+            return Cause.WORDS
         if self._audio_waits:
             return Cause.PLAYOUT
         if self._is_greeting:
@@ -195,6 +206,10 @@ class SilenceWatch:
             return Cause.TOOL
         is_voice = self._text_s is not None or self._is_answer_heard or self._is_lost
         return Cause.VOICE if is_voice else Cause.MODEL
+
+    @property
+    def _waits_for_words(self) -> bool:
+        return self._has_floor and self._are_words_late and self._bridged_s is None and not self._has_given_up
 
     @property
     def _text_s(self) -> float | None:
@@ -210,6 +225,11 @@ class SilenceWatch:
     def turn_opened(self, now_s: float) -> None:
         """The caller has the floor."""
         self._has_floor = True
+        self._bridged_s = None
+
+    def words_late(self, *, are_late: bool) -> None:
+        """What the caller said is being heard again, because a recogniser failed; or that is over."""
+        self._are_words_late = are_late
 
     def turn_ended(
         self, now_s: float, *, speech_end_s: float, has_words: bool, were_late: bool = False
@@ -228,6 +248,8 @@ class SilenceWatch:
         if has_words:
             self._begin(speech_end_s, speech_end_s if were_late else now_s)
             self._reply = ahead
+            if self._bridged_s is not None:
+                self._asked_s, self._steps = self._bridged_s, 1
 
     def interrupted(self, now_s: float) -> None:
         """What was being made or said is dropped: by the caller, who has their say."""
@@ -340,6 +362,11 @@ class SilenceWatch:
         deadline_s = self.deadline_s
         if deadline_s is None or now_s < deadline_s:
             return None
+        if self._waits_for_words:
+            silence_s = now_s - max(self._caller_until_s, self._heard_until_s)
+            step = Step(Rung.FILLER, self.cause, silence_s)
+            self._bridged_s = self._filler_s = now_s
+            return step
         rung = self._next_rung(now_s)
         step = self._said(rung, now_s)
         if rung is Rung.FILLER:

@@ -194,7 +194,8 @@ def silences(report: CallerReport, since_s: float = 0.0) -> list[tuple[float, fl
         if start_s > ends_s and not (start_s in starts_s and _is_callers_turn(report, ends_s)):
             found.append((ends_s, start_s))
         ends_s = max(ends_s, end_s)
-    if report.ended_by == "caller" or not report.agent_audible_s:  # they gave up waiting
+    was_asked = _is_callers_turn(report, ends_s) and report.agent_words[-1][0].endswith("?")
+    if (report.ended_by == "caller" and not was_asked) or not report.agent_audible_s:  # they gave up waiting
         found.append((ends_s, report.duration_s))
     return [(start_s, end_s) for start_s, end_s in found if handed_s is None or start_s < handed_s]
 

@@ -26,7 +26,7 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 
 from processors.audio_cache import CachedSpeech
-from processors.frames import AnswerDroppedFrame, CallerStoppedFrame
+from processors.frames import AnswerDroppedFrame, CallerStoppedFrame, WordsDelayedFrame
 from processors.silence_watchdog import (
     DROP_LIMIT_S,
     RETRY_NOTE,
@@ -170,6 +170,19 @@ async def test_the_wait_is_told_in_the_log(rig: Rig) -> None:
     logger.remove(sink)
     assert [line.strip() for line in lines] == ["silence: cause=model rung=filler silence_s=2.00"]
     assert [(step.cause.value, step.rung.value) for step in rig.steps] == [("model", "filler")]
+
+
+async def test_who_waits_for_words_that_are_heard_again_hears_a_filler(rig: Rig) -> None:
+    await rig.up(UserStartedSpeakingFrame())
+    await rig.give(CallerStoppedFrame(stop_secs=0.2, at_s=rig.now_s() - 0.3))
+    rig.began_s, rig.quiet_s = rig.now_s() - 0.3, 0.3
+    await rig.give(WordsDelayedFrame(rig.now_s() + 2.0))
+    for _ in range(60):
+        await asyncio.sleep(0.05)
+        rig.quiet_s += 0.05
+    assert rig.said() == list(LINES[:1])
+    assert rig.times() == [pytest.approx(2.8, abs=0.06)]
+    assert [step.cause.value for step in rig.steps] == ["words"]
 
 
 async def test_a_second_try_that_is_answered(rig: Rig) -> None:

@@ -80,7 +80,7 @@ class Wait:
         self.now_s = end_s
 
     def do(self, step: Step) -> None:
-        assert step.rung is not Rung.FILLER or self.watch.is_thinking
+        assert step.rung is not Rung.FILLER or self.watch.is_thinking or step.cause is Cause.WORDS
         self.done.append((step, self.now_s))
         if not self.is_stuck and step.rung is not Rung.GIVE_UP:
             self._sound(self.line_s if step.rung is Rung.FILLER else APOLOGY_S)
@@ -446,6 +446,8 @@ EVENTS: dict[str, Callable[[Wait], object]] = {
     "no result": lambda wait: wait.watch.tool_ended(wait.now_s, model_follows=False),
     "nudge": lambda wait: wait.nudge(),
     "line": lambda wait: wait.watch.line_up(wait.now_s),
+    "late": lambda wait: wait.watch.words_late(are_late=True),
+    "not late": lambda wait: wait.watch.words_late(are_late=False),
 }
 happenings = st.lists(
     st.tuples(st.sampled_from(sorted(EVENTS)), st.sampled_from([0.0, 0.1, 0.7, 2.0, 4.0, 9.0]))
@@ -517,3 +519,45 @@ def test_words_that_were_late_leave_the_model_no_grace() -> None:
         watch.turn_opened(0.0)
         watch.turn_ended(1.9, speech_end_s=0.0, has_words=True, were_late=were_late)
         assert watch.deadline_s == pytest.approx(due_s)
+
+
+def late_words(*, heard_until_s: float = 5.0) -> SilenceWatch:
+    """A caller has spoken until 10.0, and a recogniser that had part of it failed."""
+    watch = SilenceWatch()
+    watch.turn_opened(9.0)
+    watch.sounded(heard_until_s=heard_until_s, caller_until_s=10.0, audio_waits=False)
+    watch.words_late(are_late=True)
+    return watch
+
+
+def test_whose_words_are_late_hears_once_that_somebody_is_there() -> None:
+    watch = late_words()
+    assert watch.deadline_s == pytest.approx(12.8)
+    assert watch.step(12.7) is None
+    step = watch.step(12.8)
+    assert step is not None
+    assert (step.rung, step.cause, step.silence_s) == (Rung.FILLER, Cause.WORDS, pytest.approx(2.8))
+    assert watch.deadline_s is None
+    watch.sounded(heard_until_s=14.0, caller_until_s=10.0, audio_waits=False)
+    watch.words_late(are_late=False)
+    watch.turn_ended(13.2, speech_end_s=10.0, has_words=True, were_late=True)
+    assert watch.deadline_s == pytest.approx(16.8), "that was the first filler of this wait"
+
+
+def test_words_that_come_in_time_need_none() -> None:
+    watch = late_words()
+    watch.words_late(are_late=False)
+    assert watch.deadline_s is None
+
+
+def test_late_words_of_who_does_not_have_the_floor_are_not_waited_for() -> None:
+    watch = late_words()
+    watch.turn_ended(10.5, speech_end_s=10.0, has_words=False)
+    assert watch.deadline_s is None
+
+
+def test_who_speaks_on_or_has_just_heard_us_waits_from_then() -> None:
+    watch = late_words(heard_until_s=11.0)
+    assert watch.deadline_s == pytest.approx(13.8)
+    watch.sounded(heard_until_s=11.0, caller_until_s=12.0, audio_waits=False)
+    assert watch.deadline_s == pytest.approx(14.8)

@@ -153,6 +153,17 @@ def test_a_silence_that_the_caller_breaks_is_ours_when_the_reply_had_only_begun(
     assert longest_silence_s(heard) == pytest.approx(4.0 if is_ours else 0.9)
 
 
+@pytest.mark.parametrize(
+    ("reply", "is_ours"),
+    [("Sorry, could you say it again?", False), ("One moment, let me check on that for you.", True)],
+)
+def test_who_hangs_up_on_a_question_did_not_wait(reply: str, *, is_ours: bool) -> None:
+    words = spoken(reply, 3.0)
+    end_s = words[-1][2]
+    heard = report(reply, ended_by="caller", duration_s=end_s + 7.0)
+    assert longest_silence_s(heard) == pytest.approx(7.0 if is_ours else 0.5)
+
+
 def test_a_word_that_ends_one_reply_and_begins_the_next_is_one_on_both_sides() -> None:
     assert differences([Kept("Thanks,"), Kept("Thanks, let me")], "Thanks, Thanks, let me", passing=()) == []
 
