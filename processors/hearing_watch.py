@@ -196,8 +196,10 @@ class HearingWatch:
         heard_s = min(sent_s, self._from_s + LISTENS * (now_s - self._connected_s))
         if self._uncovered_s(heard_s) >= self._silence_limit_s:
             return FailureKind.LATE
-        # Who says nothing of noise has covered it all the same, unless it was behind then and may still listen to it.
-        is_silent = not self._acknowledges and self._began_s >= self._from_s + self._missed_s
+        # Who says nothing of noise has covered it all the same. Not who was behind then, and may still listen to it, nor
+        # who has shown words of it: the next may take seconds.
+        is_live = self._began_s >= self._from_s + self._missed_s
+        is_silent = not self._acknowledges and is_live and not self._has_interim
         listened_s = max(self.covered_s, heard_s) if is_silent else self.covered_s
         wordless_s = self._wordless_s + max(0.0, listened_s - self._began_s)
         return FailureKind.SILENT if wordless_s >= self._limit_s + self.limits.lag_s else None

@@ -198,8 +198,8 @@ def test_who_says_nothing_when_there_is_nothing_to_say_is_doubted_as_early() -> 
 def test_who_shows_words_is_not_doubted() -> None:
     made = watch(acknowledges=False)
     made.speech_began(5.0)
-    made.reported(6.0, has_words=True, is_answer=False)
-    assert made.verdict(7.5, 7.5) is None
+    made.reported(5.8, has_words=True, is_answer=False)
+    assert made.verdict(7.7, 7.7) is None, "it shows words of a long turn every few seconds"
 
 
 def test_the_next_opinion_on_a_noise_is_asked_for_after_twice_as_much() -> None:
