@@ -82,6 +82,23 @@ class CallerReplay:
             speech = self._speeches[-1]
             speech.ended = max(speech.began, self.end - self.place(ago_s))
 
+    @property
+    def is_sounding(self) -> bool:
+        """Whether the caller speaks."""
+        return bool(self._speeches) and self._speeches[-1].ended is None
+
+    def quiet_at(self, place: int) -> tuple[int, int]:
+        """Return from where to where a place lies in quiet or settled speech; twice the place inside other speech."""
+        began, until = self.first, self.end
+        for speech in self._speeches:
+            if speech.began <= place and (speech.ended is None or speech.ended > place):
+                return place, place
+            if speech.ended is not None and speech.ended <= place:
+                began = max(began, speech.ended)
+            elif speech.began > place:
+                until = min(until, speech.began)
+        return began, until
+
     # Results
 
     def interim(self) -> None:

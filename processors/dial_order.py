@@ -38,9 +38,10 @@ class DialOrder:
             self._recognisers,
             key=lambda one: (
                 one.vendor in tried,
+                self.keeps_failing(one.vendor),
+                one is doubted,  # its own opinion is none, so somebody is asked who has failed
                 self._failures[one.vendor],
                 not is_well(one.vendor),
-                one is doubted,
                 self._recognisers.index(one),
             ),
         )

@@ -65,6 +65,7 @@ class HearingWatch:
         self._connected_s = 0.0
         self._from_s = 0.0
         self._missed_s = 0.0
+        self._left_out_s = 0.0
         self._silence_limit_s = 0.0
         self._acknowledges = True
         self.covered_s = 0.0
@@ -115,13 +116,17 @@ class HearingWatch:
         self._connected_s, self._from_s, self.covered_s = now_s, from_s, from_s
         self._answered_s, self._has_interim, self.has_reported = from_s, False, False
         self._missed_s, self._silence_limit_s, self._acknowledges = missed_s, silence_limit_s, acknowledges
-        self._wordless_s = self._missed_speech_s = 0.0
+        self._wordless_s = self._missed_speech_s = self._left_out_s = 0.0
         self._earlier.clear()
         if self.state is Hearing.SPEAKING:
             self._began_s = max(self._began_s, from_s)
         elif from_s < self.ended_s - NEAR_S:
             self.state, self._began_s = Hearing.OWED, from_s
             self._missed_speech_s = self.ended_s - from_s
+
+    def left_out(self, length_s: float) -> None:
+        """So much quiet is not sent to who listens: it is as much nearer to the line."""
+        self._left_out_s += length_s
 
     def speech_began(self, began_s: float) -> None:
         """The caller speaks, or goes on."""
@@ -193,10 +198,11 @@ class HearingWatch:
         if self.state is Hearing.OWED:
             return self._verdict_owed(now_s)
         # Audio that is heard again takes its time: nobody is late with what could not be heard by now.
-        heard_s = min(sent_s, self._from_s + LISTENS * (now_s - self._connected_s))
+        listening_s = now_s - self._connected_s
+        heard_s = min(sent_s, self._from_s + LISTENS * listening_s + self._left_out_s)
         if self._uncovered_s(heard_s) >= self._silence_limit_s:
             return FailureKind.LATE
-        # Who says nothing of noise has covered it all the same. Not who was behind then, and may still listen to it, nor
+        # Who says nothing of noise has covered it all the same. Not who was behind then and may still listen to it, nor
         # who has shown words of it: the next may take seconds.
         is_live = self._began_s >= self._from_s + self._missed_s
         is_silent = not self._acknowledges and is_live and not self._has_interim

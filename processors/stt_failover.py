@@ -53,7 +53,15 @@ from processors.frames import (
     WordsDelayedFrame,
 )
 from processors.hearing_losses import HearingLosses, Loss
-from processors.hearing_watch import NEAR_S, DeafLimits, Deafness, Hearing, HearingLimits, HearingWatch
+from processors.hearing_watch import (
+    LISTENS,
+    NEAR_S,
+    DeafLimits,
+    Deafness,
+    Hearing,
+    HearingLimits,
+    HearingWatch,
+)
 from processors.recogniser_trial import PIECE_S, dial
 from processors.recognisers import Recogniser, RecogniserFailed, RecogniserFailure, Report
 from processors.shown_words import standing
@@ -67,6 +75,9 @@ DELAY_LIMIT_S = 2.0
 """Those who decide by words wait for late ones no longer than that,"""
 DELAYS_LIMIT_S = 3.0
 """and however many recognisers fail, no longer than this."""
+QUIET_SENT_S = 0.3
+"""Of the quiet behind and before speech that is heard again: the rest is left out."""
+_REST_S = 0.05
 QUIET_S = 1.0
 """Of the caller, before the first vendor is returned to."""
 _WAITS_S = (0.0, 0.2, 0.4, 0.8, 1.6)
@@ -90,18 +101,40 @@ class _Leg:
     origin: int
     """Where on the line its audio begins."""
     sent: int
-    """Up to where the line was sent."""
+    """Up to where the line was sent, but for what was left out."""
     until: int
     """Its replay is over when it has listened up to here."""
+    began_s: float
+    """When it was connected."""
     is_live: bool = False
     """Whether audio is sent as it comes."""
     is_caught_up: bool = False
     asked: int = 0
     """Up to where it had been sent the line when it was last asked for the words of speech that had ended."""
+    rests: bool = False
+    """Whether it has heard all speech, and is not sent the quiet behind it, which it would have to listen to."""
+    left_out: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """Quiet that it was not sent: from where, and how much."""
     edges: list[tuple[int, Frame]] = field(default_factory=list[tuple[int, Frame]])
     """Of the caller's speech, each with the place up to where it must have heard before it is told."""
     feeding: "asyncio.Task[None] | None" = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def place_of(self, heard: int) -> int:
+        """Return the place of a sample of its own audio."""
+        place = self.origin + heard
+        for begin, count in self.left_out:
+            place += count if place > begin else 0
+        return place
+
+    def sent_s(self, rate_hz: int) -> float:
+        """Return how much audio it was sent, in seconds."""
+        return (self.sent - self.origin - sum(count for _, count in self.left_out)) / rate_hz
+
+    def leave_out(self, count: int) -> None:
+        """Send it nothing of the next so many samples."""
+        self.left_out.append((self.sent, count))
+        self.sent += count
 
     def note_asked(self, edge: Frame) -> None:
         """It is about to be told of an edge."""
@@ -365,7 +398,7 @@ class FailoverSTT(STTService):
         owed_s = self._watch.owed_from_s
         owed = None if owed_s is None else replay.place(owed_s)
         place = replay.start() if self._doubted is None else replay.opinion_start(owed)
-        leg = _Leg(recogniser, origin=place, sent=place, until=replay.end)
+        leg = _Leg(recogniser, origin=place, sent=place, until=replay.end, began_s=self._now_s())
         ended = replay.place(self._watch.ended_s + NEAR_S)
         if self._is_sounding:
             leg.edges.append((place, VADUserStartedSpeakingFrame()))
@@ -398,6 +431,12 @@ class FailoverSTT(STTService):
         recogniser, replay, most = leg.recogniser, self._replay, round(PIECE_S * self._rate_hz)
         try:
             while self._leg is leg:
+                has_rested, leg.rests = leg.rests, self._is_to_rest(leg)
+                if leg.rests:
+                    await asyncio.sleep(_REST_S)
+                    continue
+                if has_rested or not leg.is_caught_up:
+                    self._leave_out_quiet(leg)
                 place, edge = leg.edges[0] if leg.edges else (replay.end, None)
                 async with asyncio.timeout(SEND_LIMIT_S):
                     if edge is not None and leg.sent >= place:
@@ -415,6 +454,28 @@ class FailoverSTT(STTService):
         except (RecogniserFailure, TimeoutError) as error:
             await self._fail(leg, RecogniserFailure.of(error))
         self._changed.set()
+
+    def _is_to_rest(self, leg: _Leg) -> bool:
+        """Tell whether a leg was sent all speech: by more quiet it would only come later to what is said next."""
+        if leg.edges or leg.is_caught_up or self._quiet_ahead(leg) is None or self._replay.is_sounding:
+            return False
+        return leg.sent_s(self._rate_hz) > LISTENS * (self._now_s() - leg.began_s)
+
+    def _leave_out_quiet(self, leg: _Leg) -> None:
+        """Let a leg that is behind go on shortly before the next speech, or shortly before now."""
+        until = self._quiet_ahead(leg)
+        if until is not None and until > leg.sent:
+            left_out = until - leg.sent
+            leg.leave_out(left_out)
+            self._watch.left_out(left_out / self._rate_hz)
+
+    def _quiet_ahead(self, leg: _Leg) -> int | None:
+        """Return up to where what comes next for a leg is quiet that need not be sent, None if it is not."""
+        margin = self._replay.place(QUIET_SENT_S)
+        began, until = self._replay.quiet_at(leg.sent)
+        if leg.sent < began + margin:
+            return None
+        return until - margin
 
     async def _stay(self, leg: _Leg) -> None:
         """Wait until a leg is over; meanwhile return to a better recogniser when that is possible."""
@@ -493,7 +554,7 @@ class FailoverSTT(STTService):
         kept, from_s = standing(leg.recogniser.shown())
         if not kept:
             return
-        place = leg.origin + replay.place(from_s)
+        place = leg.place_of(replay.place(from_s))
         replay.settle(place, place)
         replay.interim()  # the rest of it
         words = [{"word": word.text, "confidence": word.confidence} for word in kept]
@@ -614,14 +675,14 @@ class FailoverSTT(STTService):
         leg = self._leg
         if leg is None or leg.recogniser is not recogniser:
             return
-        until = None if report.until_s is None else leg.origin + self._replay.place(report.until_s)
+        until = None if report.until_s is None else leg.place_of(self._replay.place(report.until_s))
         self._watch.reported(
             None if until is None else until / self._rate_hz,
             has_words=report.has_words,
             is_answer=report.is_answer,
         )
         if report.words_until_s is not None:
-            words_end = leg.origin + self._replay.place(report.words_until_s)
+            words_end = leg.place_of(self._replay.place(report.words_until_s))
             self._better.understood(self._replay.settled, words_end)
             self._replay.settle(words_end, words_end if until is None else max(until, words_end))
         elif report.has_words:
@@ -654,7 +715,7 @@ class FailoverSTT(STTService):
 
     def _is_caught_up(self, leg: _Leg, until: int | None, report: Report) -> bool:
         """Whether a leg's replay is over: it was listened to, and its words are told if it was the end of speech."""
-        if not leg.is_live:
+        if not (leg.is_live or leg.rests):
             return False
         near = self._replay.place(NEAR_S)
         if self._is_sounding:

@@ -45,6 +45,25 @@ def test_speech_without_final_words_is_heard_again_from_shortly_before_it() -> N
     assert start_s(line) == pytest.approx(2.8 - LEAD_S)
 
 
+def test_quiet_lies_between_speeches_and_behind_the_last() -> None:
+    line = replay()
+    add(line, 2.0)
+    line.speech_began(0.0)
+    assert line.is_sounding
+    add(line, 1.0)
+    line.speech_ended(0.0)
+    add(line, 1.5)
+    line.speech_began(0.5)
+    assert [at / RATE for at in line.quiet_at(line.place(1.0))] == [0.0, 2.0]
+    assert [at / RATE for at in line.quiet_at(line.place(2.5))] == [2.5, 2.5]
+    assert [at / RATE for at in line.quiet_at(line.place(3.2))] == [3.0, 4.0]
+    assert [at / RATE for at in line.quiet_at(line.place(4.2))] == [4.2, 4.2]
+    line.speech_ended(0.0)
+    assert not line.is_sounding
+    add(line, 1.0)
+    assert [at / RATE for at in line.quiet_at(line.place(5.0))] == [4.5, 5.5]
+
+
 def test_a_replay_begins_behind_the_last_final_word_while_speech_goes_on() -> None:
     line = replay()
     line.speech_began(0.0)

@@ -36,7 +36,15 @@ def test_who_is_known_to_be_ill_comes_behind_who_is_well() -> None:
 
 def test_who_heard_no_word_comes_behind_who_may() -> None:
     assert dialled(order(), doubted=FIRST) is SECOND
-    assert dialled(order(), doubted=FIRST, ill={"second", "third"}) is FIRST
+    assert dialled(order(), doubted=FIRST, ill={"second", "third"}) is SECOND, "its own opinion is none"
+
+
+def test_who_keeps_failing_is_asked_for_no_opinion() -> None:
+    table = order()
+    for one in (SECOND, THIRD):
+        table.dial_failed(one)
+        table.dial_failed(one)
+    assert dialled(table, doubted=FIRST) is FIRST
 
 
 def test_who_failed_in_this_round_comes_last() -> None:

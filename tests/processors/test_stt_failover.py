@@ -266,6 +266,26 @@ async def test_nobody_is_blamed_for_a_noise(acknowledges: bool) -> None:
         assert delays == [] or delays[-1] is None
 
 
+@pytest.mark.parametrize("after_words", [0, 3, 6])
+async def test_who_failed_is_asked_when_who_stands_in_hears_nothing(after_words: int) -> None:
+    async with line([Fault("hang", after_words, count=1)], [Fault("empty")]) as made:
+        await made.quiet(2.0)
+        await made.say(*SAYING)
+        await made.quiet(6.0)
+        assert made.understood == list(SAYING)
+
+
+async def test_what_is_said_behind_a_replay_is_understood_without_delay() -> None:
+    async with line([Fault("hang", count=1)], [Fault("stall", count=1)]) as made:
+        await made.quiet(2.0)
+        await made.say(*SAYING[:4])
+        await made.quiet(4.0)
+        await made.say("and", "now")
+        await made.quiet(1.5)
+        assert made.understood == [*SAYING[:4], "and", "now"]
+        assert made.understood_s - made.stopped_s < 0.6
+
+
 async def test_the_first_vendor_is_returned_to_between_turns() -> None:
     async with line([Fault("hang", count=1)], []) as made:
         await made.quiet(1.0)
