@@ -567,6 +567,7 @@ class FailoverSTT(STTService):
         """A dial failed."""
         now_s = self._now_s()
         self._lost_hearing(now_s)
+        await self._delay(now_s)
         if self._losses.knows(recogniser.vendor, stage):
             logger.debug("recogniser failed again: vendor={} {}", recogniser.vendor, failure)
             return

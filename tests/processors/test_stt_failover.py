@@ -275,6 +275,20 @@ async def test_who_failed_is_asked_when_who_stands_in_hears_nothing(after_words:
         assert made.understood == list(SAYING)
 
 
+async def test_words_are_waited_for_longer_when_the_next_vendor_cannot_be_reached() -> None:
+    async with line([Fault("hang", 3, count=1)], [Fault("stall", count=1)]) as made:
+        await made.quiet(2.0)
+        await made.say(*SAYING[:4])
+        await made.quiet(4.0)
+        assert made.understood == list(SAYING[:4])
+        waits = [(at_s, frame.until_s) for at_s, frame in made.all_of(WordsDelayedFrame)]
+        (began_s, first_s), (later_s, second_s), (_, last) = waits
+        assert first_s is not None
+        assert second_s is not None
+        assert last is None
+        assert later_s < first_s < made.understood_s < second_s <= began_s + 3.0
+
+
 async def test_what_is_said_behind_a_replay_is_understood_without_delay() -> None:
     async with line([Fault("hang", count=1)], [Fault("stall", count=1)]) as made:
         await made.quiet(2.0)
