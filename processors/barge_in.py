@@ -40,7 +40,7 @@ from pipecat.utils.time import time_now_iso8601
 
 from processors.barge_in_table import Action, BargeInParams, BargeInTable, Suspicion
 from processors.echo import is_echo
-from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptFlushedFrame
+from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptFlushedFrame, WordsDelayedFrame
 from processors.language import Backchannels, Language
 
 MAX_HELD = 64
@@ -188,6 +188,8 @@ class BargeInProcessor(FrameProcessor):
         self._is_paused = False
         self._is_turn_open = False
         self._has_turn_words = False
+        self._are_words_late = False
+        """Whether words are told of what the caller said before, for a recogniser failed."""
         self._is_backchannel_told = False
         self._is_own_voice = False
         """Whether the present sound is most likely the agent's, who went on: then its words are, however late."""
@@ -260,6 +262,8 @@ class BargeInProcessor(FrameProcessor):
             if self._has_turn_words:  # nobody answers a cough
                 self._has_turn_words = False
                 self._reply_until_s = now_s + REPLY_LIMIT_S
+        elif isinstance(frame, WordsDelayedFrame):
+            self._are_words_late = frame.until_s is not None
         elif isinstance(frame, _Reply):
             self._reply_until_s = now_s + REPLY_LIMIT_S
         elif isinstance(frame, InterruptionFrame):
@@ -349,6 +353,10 @@ class BargeInProcessor(FrameProcessor):
         if isinstance(frame, TranscriptionFrame):
             # The words that make an interruption must not be dropped by it.
             frame.interruptible = False
+        is_words = isinstance(frame, TranscriptionFrame | InterimTranscriptionFrame | EagerTranscriptionFrame)
+        if is_words and self._are_words_late and self._is_turn_open and self._table.state is Suspicion.CLEAR:
+            return [Action.PASS]  # said before the line that bridges the wait for them, and not into it
+        if isinstance(frame, TranscriptionFrame):
             return self._table.words(frame.text, is_final=True, now_s=now_s)
         if isinstance(frame, InterimTranscriptionFrame | EagerTranscriptionFrame):
             return self._table.words(frame.text, is_final=False, now_s=now_s)

@@ -33,7 +33,7 @@ from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
 from processors.barge_in import INTERRUPTION_LIMIT_S, MAX_HELD, REPLY_LIMIT_S, BargeInProcessor
-from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptFlushedFrame
+from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptFlushedFrame, WordsDelayedFrame
 from processors.keypad import KeypadProcessor
 from processors.language import load_language, normalise
 from tests.fakes.agent_playout import FakeAgentPlayout
@@ -126,6 +126,21 @@ async def test_a_backchannel_resumes_and_is_told_as_one() -> None:
         told = rig.tail.seen[0][1]
         assert isinstance(told, UserBackchannelFrame)
         assert (told.text, told.user_id) == ("Uh-huh.", "caller")
+
+
+async def test_words_that_a_line_has_bridged_the_wait_for_do_not_stop_it() -> None:
+    async with Rig() as rig:
+        rig.playout.is_audible = False
+        await rig.sound(1.0)
+        await rig.answer(interrupts=False)
+        await rig.give(WordsDelayedFrame(rig.now_s() + 2.0))
+        await asyncio.sleep(2.0)
+        rig.playout.is_audible = True  # "One moment please."
+        await rig.give(interim("what are"), final("What are your hours?"), WordsDelayedFrame(None))
+        assert rig.texts() == ["What are your hours?"]
+        assert rig.listener.told == []
+        await rig.sound(0.5, interim("no wait"))
+        assert rig.listener.told == [("pause", "sound"), ("interrupt", "words")], "what is said into it counts"
 
 
 async def test_a_late_backchannel_is_told_once() -> None:
