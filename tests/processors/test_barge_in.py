@@ -140,7 +140,9 @@ async def test_words_that_a_line_has_bridged_the_wait_for_do_not_stop_it() -> No
         assert rig.texts() == ["What are your hours?"]
         assert rig.listener.told == []
         await rig.sound(0.5, interim("no wait"))
-        assert rig.listener.told == [("pause", "sound"), ("interrupt", "words")], "what is said into it counts"
+        assert rig.listener.told == [("pause", "sound"), ("interrupt", "words")], (
+            "what is said into it counts"
+        )
 
 
 async def test_a_late_backchannel_is_told_once() -> None:
