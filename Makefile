@@ -49,12 +49,12 @@ picture: $(VENV)/.run
 	$(BIN)/python -m docs.timeline $(ARGS)
 	$(BIN)/python -m docs.interruption
 
-# A file's tests stay in one process, and a process that a test took down is replaced. Five, whatever the cores:
+# A file's tests stay in one process, and a process that a test took down is replaced. Six, whatever the cores:
 # most of the time is spent waiting, for calls that take as long as calls take. Every process, and every server that
 # a test starts, would compile our code anew if the environment forbade to keep what is compiled.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
