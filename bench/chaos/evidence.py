@@ -25,8 +25,8 @@ SETTLE_LIMIT_S = 6.0
 """For what a call held to be free again; connections that are kept for the next call close by themselves."""
 SPARE_DESCRIPTORS = 24
 """What a server keeps for its next call: connections of the SDKs' pools, and of the stores, two files for each."""
-SPARE_THREADS = 6
-"""Threads that a pool may start for work that it had not had before: as many as the event loop's own pool has."""
+SPARE_THREADS = 12
+"""Threads that are started for work that there was not before: the event loop's pool, and one for each store."""
 _EVERY_S = 0.1
 _PROC = Path("/proc")
 
