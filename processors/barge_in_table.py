@@ -6,7 +6,7 @@
     SUSPECT --stopped | may have been a word--> JUDGING         JUDGING --sound--> SUSPECT
     SUSPECT --stopped, flushed before--> CLEAR: resume
     JUDGING --words--> CLEAR: interrupt         JUDGING --flushed | time is up--> CLEAR: resume
-    JUDGING --they will go on--> JUDGING, for longer
+    JUDGING --they will go on | flushed at a comma--> JUDGING, for longer
     CLEAR --words--> CLEAR: interrupt           any --agent no longer busy--> CLEAR: let go
 
 "Words" are those that mean something; whoever asks says which do. Once they have come, the rest of that speech
@@ -76,6 +76,8 @@ class BargeInParams:
     """The recogniser's time to understand a sound that has ended."""
     go_on_limit_s: float = 1.2
     """Quiet for which who says that they will go on is waited for."""
+    comma_limit_s: float = 0.4
+    """Quiet for which more is waited for behind words that the recogniser ends with a comma, having told them all."""
     pause_limit_s: float = 3.0
     """The agent is silent for no longer than this, whatever sounds come and go."""
     echo_limit_s: float = 0.6
@@ -223,7 +225,7 @@ class BargeInTable:
                 return [self._interrupt("words", now_s), Action.PASS]
             if self._waits_for_more():
                 return [Action.HOLD]
-            if self._is_flushed:
+            if self._is_flushed and not self._waits_at_comma(now_s):
                 return [self._clear(Action.RESUME, "nothing said", now_s), Action.DROP]
         return [Action.HOLD]
 
@@ -246,7 +248,7 @@ class BargeInTable:
     def flushed(self, now_s: float) -> list[Action]:
         """The recogniser has said all it understood."""
         if self.state is Suspicion.JUDGING:
-            if self._waits_for_more():
+            if self._waits_for_more() or self._waits_at_comma(now_s):
                 return [Action.HOLD]
             return [self._clear(Action.RESUME, "nothing said", now_s), Action.DROP]
         if self.state is Suspicion.SUSPECT:
@@ -292,6 +294,14 @@ class BargeInTable:
         if not self._text or not self._goes_on(self._text):
             return False
         self._judge_until_s = self._quiet_from_s + self.params.go_on_limit_s
+        return True
+
+    def _waits_at_comma(self, now_s: float) -> bool:
+        """Tell whether the recogniser has told all, and expects more; if so, wait a little."""
+        until_s = self._quiet_from_s + self.params.comma_limit_s
+        if not self._text.rstrip().endswith(",") or now_s >= until_s:
+            return False
+        self._judge_until_s = until_s
         return True
 
     def _can_be_echo(self, now_s: float) -> bool:

@@ -18,7 +18,7 @@ BACKCHANNEL, ECHO, MEANING, FILLED = "uh-huh", "echo of the agent", "no wait", "
 def means_something(text: str, *, is_final: bool, can_be_echo: bool) -> bool:
     if text == ECHO:
         return not can_be_echo
-    return text not in (BACKCHANNEL, FILLED)
+    return text.rstrip(",") not in (BACKCHANNEL, FILLED)
 
 
 def goes_on(text: str) -> bool:
@@ -100,6 +100,37 @@ def test_who_does_not_go_on_after_all_is_answered() -> None:
     table.stopped(1.8, 0.2)
     table.flushed(1.9)
     assert table.due(1.6 + BargeInParams().go_on_limit_s + 0.001) == [RESUME]
+
+
+@pytest.mark.parametrize("is_flushed_first", [True, False])
+def test_behind_a_comma_more_is_waited_for_a_little(is_flushed_first: bool) -> None:
+    for goes_on_s, decided in ((0.3, []), (None, [RESUME])):
+        table = busy_table()
+        table.onset(1.0)
+        table.started(1.2)
+        if is_flushed_first:
+            table.paused(1.45)
+            words(table, f"{BACKCHANNEL},", 1.5)
+            assert table.flushed(1.51) == [HOLD]
+        assert table.stopped(1.6, 0.2) == [HOLD]
+        if not is_flushed_first:
+            words(table, f"{BACKCHANNEL},", 1.62)
+            assert table.flushed(1.63) == [HOLD]
+        if goes_on_s is not None:
+            assert table.onset(1.4 + goes_on_s) == decided
+            assert words(table, MEANING, 2.0) == [INTERRUPT, PASS]
+        else:
+            assert table.due(1.79) == []
+            assert table.due(1.801) == decided
+
+
+def test_at_a_comma_that_is_told_late_nothing_more_is_waited_for() -> None:
+    table = busy_table()
+    table.onset(1.0)
+    table.started(1.2)
+    table.stopped(1.6, 0.2)
+    words(table, f"{BACKCHANNEL},", 1.85)
+    assert table.flushed(1.86) == [RESUME, DROP]
 
 
 def test_the_recogniser_is_waited_for_no_longer_than_its_limit() -> None:
@@ -347,7 +378,7 @@ EVENTS = st.tuples(
             *(
                 f"{kind} {text}"
                 for kind in ("interim", "final")
-                for text in (BACKCHANNEL, ECHO, MEANING, FILLED)
+                for text in (BACKCHANNEL, f"{BACKCHANNEL},", ECHO, MEANING, FILLED)
             ),
         ]
     ),
