@@ -1,10 +1,12 @@
 """Looks for a recogniser that was to be preferred to the one that listens, and is in order again.
 
 One that failed to *hear* may connect well: it is tried with words that another has understood (`RecogniserTrial`),
-when the health of its vendor says that it is time, and by one call at a time.
+when the health of its vendor says that it is time, and by one call at a time. One that passes and fails again in the
+same call costs the caller a wait each time: it is left alone for longer after each.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from loguru import logger
@@ -14,6 +16,10 @@ from processors.hearing_losses import Loss
 from processors.recogniser_trial import RecogniserTrial, dial
 from processors.recognisers import Recogniser, RecogniserFailed, RecogniserFailure, Report
 from processors.voice_health import VoiceHealth
+
+RELAPSE_S = 15.0
+"""After it was returned to and failed again a call leaves a recogniser alone for so long, each time twice as long."""
+LONGEST_RELAPSE_S = 240.0
 
 
 class BetterRecogniser:
@@ -41,6 +47,16 @@ class BetterRecogniser:
         self._tell = tell
         self._words: tuple[int, int] | None = None
         self._trial: RecogniserTrial | None = None
+        self._returns: Counter[str] = Counter()
+        """How often a vendor was returned to."""
+        self._left_until_s: dict[str, float] = {}
+        """Until when a vendor is left alone."""
+
+    def failed(self, vendor: str, now_s: float) -> None:
+        """A vendor failed in this call; it is a relapse if it had been returned to."""
+        if returns := self._returns[vendor]:
+            rest_s = min(RELAPSE_S * 2 ** (returns - 1), LONGEST_RELAPSE_S)
+            self._left_until_s[vendor] = now_s + rest_s
 
     def understood(self, began: int, ended: int) -> None:
         """Words became final that lie between these places of the replay."""
@@ -50,6 +66,8 @@ class BetterRecogniser:
         """Return the first of these that is in order, connected; None if none is."""
         for recogniser in better:
             now_s = asyncio.get_running_loop().time()
+            if now_s < self._left_until_s.get(recogniser.vendor, 0.0):
+                continue
             if self._health.is_well(recogniser.vendor):
                 failure = None
             elif self._health.claim_probe(recogniser.vendor, now_s):
@@ -59,6 +77,7 @@ class BetterRecogniser:
             failure = failure or await dial(recogniser)
             if failure is None:
                 self._health.succeeded(recogniser.vendor)
+                self._returns[recogniser.vendor] += 1
                 logger.info("recogniser is back: vendor={}", recogniser.vendor)
                 return recogniser
             failed_s = asyncio.get_running_loop().time()

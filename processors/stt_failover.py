@@ -54,7 +54,6 @@ from processors.frames import (
 )
 from processors.hearing_losses import HearingLosses, Loss
 from processors.hearing_watch import (
-    LISTENS,
     NEAR_S,
     DeafLimits,
     Deafness,
@@ -64,6 +63,7 @@ from processors.hearing_watch import (
 )
 from processors.recogniser_trial import PIECE_S, dial
 from processors.recognisers import Recogniser, RecogniserFailed, RecogniserFailure, Report
+from processors.replay_course import ReplayCourse
 from processors.shown_words import standing
 from processors.stand_in_turns import StandInTurns
 from processors.voice_health import VoiceHealth
@@ -75,9 +75,6 @@ DELAY_LIMIT_S = 2.0
 """Those who decide by words wait for late ones no longer than that,"""
 DELAYS_LIMIT_S = 3.0
 """and however many recognisers fail, no longer than this."""
-QUIET_SENT_S = 0.3
-"""Of the quiet behind and before speech that is heard again: the rest is left out."""
-_REST_S = 0.05
 QUIET_S = 1.0
 """Of the caller, before the first vendor is returned to."""
 _WAITS_S = (0.0, 0.2, 0.4, 0.8, 1.6)
@@ -87,6 +84,8 @@ _SPEECH_WAIT_S = 0.3
 MOST_REPLAY_S = 1.0
 """Of speech that is heard again whole; of more, what was shown of it stands."""
 _TICK_S = 0.1
+_REST_S = 0.05
+"""Whoever rests is looked after so often."""
 _OWN_STALL_S = 0.1
 """A process that was held up for so long itself must not blame a vendor."""
 _LOOK_AGAIN_S = 1.0
@@ -98,48 +97,22 @@ class _Leg:
     """What one connection hears. Places are those of `CallerReplay`."""
 
     recogniser: Recogniser
-    origin: int
-    """Where on the line its audio begins."""
-    sent: int
-    """Up to where the line was sent, but for what was left out."""
-    until: int
-    """Its replay is over when it has listened up to here."""
-    began_s: float
-    """When it was connected."""
+    course: ReplayCourse
+    """What it is sent."""
     is_live: bool = False
     """Whether audio is sent as it comes."""
     is_caught_up: bool = False
     asked: int = 0
     """Up to where it had been sent the line when it was last asked for the words of speech that had ended."""
-    rests: bool = False
-    """Whether it has heard all speech, and is not sent the quiet behind it, which it would have to listen to."""
-    left_out: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    """Quiet that it was not sent: from where, and how much."""
     edges: list[tuple[int, Frame]] = field(default_factory=list[tuple[int, Frame]])
     """Of the caller's speech, each with the place up to where it must have heard before it is told."""
     feeding: "asyncio.Task[None] | None" = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def place_of(self, heard: int) -> int:
-        """Return the place of a sample of its own audio."""
-        place = self.origin + heard
-        for begin, count in self.left_out:
-            place += count if place > begin else 0
-        return place
-
-    def sent_s(self, rate_hz: int) -> float:
-        """Return how much audio it was sent, in seconds."""
-        return (self.sent - self.origin - sum(count for _, count in self.left_out)) / rate_hz
-
-    def leave_out(self, count: int) -> None:
-        """Send it nothing of the next so many samples."""
-        self.left_out.append((self.sent, count))
-        self.sent += count
-
     def note_asked(self, edge: Frame) -> None:
         """It is about to be told of an edge."""
         if isinstance(edge, VADUserStoppedSpeakingFrame):
-            self.asked = self.sent
+            self.asked = self.course.sent
 
 
 class FailoverSTT(STTService):
@@ -188,7 +161,6 @@ class FailoverSTT(STTService):
         self._losses = HearingLosses()
         self._doubted: Recogniser | None = None
         """Who heard no word where another was asked."""
-        self._is_sounding = False
         self._edge: VADUserStoppedSpeakingFrame | None = None
         """The end of the last speech, while nothing else was said."""
         self._quiet_since_s = 0.0
@@ -306,14 +278,14 @@ class FailoverSTT(STTService):
         if not leg.recogniser.is_writable:  # the task waits for it, and is watched
             self._feed(leg)
             return
-        leg.sent = replay.end
+        leg.course.sent = replay.end
         try:
             await leg.recogniser.hear(pcm)
         except RecogniserFailure as failure:
             await self._fail(leg, failure)
 
     def _speech_began(self, ago_s: float) -> None:
-        self._is_sounding, self._edge = True, None
+        self._edge = None
         self._replay.speech_began(ago_s)
         self._watch.speech_began(self._replay.end_s - ago_s)
         self._deafness.speech_began()
@@ -322,7 +294,7 @@ class FailoverSTT(STTService):
     def _speech_ended(self, frame: VADUserStoppedSpeakingFrame) -> None:
         now_s = self._now_s()
         ago_s = now_s - frame.at_s if isinstance(frame, CallerStoppedFrame) else frame.stop_secs
-        self._is_sounding, self._edge, self._quiet_since_s = False, frame, now_s
+        self._edge, self._quiet_since_s = frame, now_s
         self._replay.speech_ended(ago_s)
         self._watch.speech_ended(self._replay.end_s - ago_s, now_s)
         self._deafness.speech_ended(now_s - ago_s)
@@ -369,7 +341,7 @@ class FailoverSTT(STTService):
             if failure is not None:
                 failed_in_round.add(recogniser.vendor)
                 self._order.dial_failed(recogniser)
-                self._health.failed(recogniser.vendor, failure.kind, self._now_s())
+                self._blame(recogniser, failure.kind)
                 await self._lose(recogniser, failure, "connect")
                 continue
             leg = self._begin(recogniser)
@@ -398,9 +370,9 @@ class FailoverSTT(STTService):
         owed_s = self._watch.owed_from_s
         owed = None if owed_s is None else replay.place(owed_s)
         place = replay.start() if self._doubted is None else replay.opinion_start(owed)
-        leg = _Leg(recogniser, origin=place, sent=place, until=replay.end, began_s=self._now_s())
+        leg = _Leg(recogniser, ReplayCourse(replay, place, self._now_s()))
         ended = replay.place(self._watch.ended_s + NEAR_S)
-        if self._is_sounding:
+        if self._replay.is_sounding:
             leg.edges.append((place, VADUserStartedSpeakingFrame()))
         elif self._edge is not None and place < ended:
             leg.edges += [(place, VADUserStartedSpeakingFrame()), (min(ended, replay.end), self._edge)]
@@ -419,7 +391,7 @@ class FailoverSTT(STTService):
     @property
     def _has_missed(self) -> bool:
         """Whether there may be words that nobody has understood."""
-        return self._is_sounding or self._replay.is_pending or self._doubted is not None
+        return self._replay.is_sounding or self._replay.is_pending or self._doubted is not None
 
     def _feed(self, leg: _Leg) -> None:
         leg.is_live = False
@@ -428,23 +400,22 @@ class FailoverSTT(STTService):
 
     async def _send_missed(self, leg: _Leg) -> None:
         """Send what a leg has not heard, then let it hear the line live."""
-        recogniser, replay, most = leg.recogniser, self._replay, round(PIECE_S * self._rate_hz)
+        recogniser, course, most = leg.recogniser, leg.course, self._replay.place(PIECE_S)
         try:
             while self._leg is leg:
-                has_rested, leg.rests = leg.rests, self._is_to_rest(leg)
-                if leg.rests:
+                is_behind = course.is_resting or not leg.is_caught_up
+                if not (leg.edges or leg.is_caught_up) and course.rest(self._now_s()):
                     await asyncio.sleep(_REST_S)
                     continue
-                if has_rested or not leg.is_caught_up:
-                    self._leave_out_quiet(leg)
-                place, edge = leg.edges[0] if leg.edges else (replay.end, None)
+                if is_behind:
+                    self._watch.left_out(course.leave_out_quiet() / self._rate_hz)
+                place, edge = leg.edges[0] if leg.edges else (self._replay.end, None)
                 async with asyncio.timeout(SEND_LIMIT_S):
-                    if edge is not None and leg.sent >= place:
+                    if edge is not None and course.sent >= place:
                         leg.edges.pop(0)
                         leg.note_asked(edge)
                         await recogniser.take(edge)
-                    elif piece := replay.piece(leg.sent, min(most, max(1, place - leg.sent))):
-                        leg.sent += len(piece) // 2
+                    elif piece := course.piece(min(most, max(1, place - course.sent))):
                         await recogniser.hear(piece)
                     else:
                         break
@@ -454,28 +425,6 @@ class FailoverSTT(STTService):
         except (RecogniserFailure, TimeoutError) as error:
             await self._fail(leg, RecogniserFailure.of(error))
         self._changed.set()
-
-    def _is_to_rest(self, leg: _Leg) -> bool:
-        """Tell whether a leg was sent all speech: by more quiet it would only come later to what is said next."""
-        if leg.edges or leg.is_caught_up or self._quiet_ahead(leg) is None or self._replay.is_sounding:
-            return False
-        return leg.sent_s(self._rate_hz) > LISTENS * (self._now_s() - leg.began_s)
-
-    def _leave_out_quiet(self, leg: _Leg) -> None:
-        """Let a leg that is behind go on shortly before the next speech, or shortly before now."""
-        until = self._quiet_ahead(leg)
-        if until is not None and until > leg.sent:
-            left_out = until - leg.sent
-            leg.leave_out(left_out)
-            self._watch.left_out(left_out / self._rate_hz)
-
-    def _quiet_ahead(self, leg: _Leg) -> int | None:
-        """Return up to where what comes next for a leg is quiet that need not be sent, None if it is not."""
-        margin = self._replay.place(QUIET_SENT_S)
-        began, until = self._replay.quiet_at(leg.sent)
-        if leg.sent < began + margin:
-            return None
-        return until - margin
 
     async def _stay(self, leg: _Leg) -> None:
         """Wait until a leg is over; meanwhile return to a better recogniser when that is possible."""
@@ -511,7 +460,7 @@ class FailoverSTT(STTService):
         return new
 
     def _may_return(self, leg: _Leg) -> bool:
-        is_quiet = not self._is_sounding and self._now_s() - self._quiet_since_s >= QUIET_S
+        is_quiet = not self._replay.is_sounding and self._now_s() - self._quiet_since_s >= QUIET_S
         is_settled = leg.is_live and leg.is_caught_up and not self._replay.is_pending
         return is_quiet and is_settled and self._doubted is None and self._watch.state is Hearing.IDLE
 
@@ -535,7 +484,7 @@ class FailoverSTT(STTService):
             await self._keep_shown(leg)
         leg.recogniser.cut()
         if self._order.lost(leg.recogniser, failure.kind):
-            self._health.failed(vendor, failure.kind, now_s)
+            self._blame(leg.recogniser, failure.kind)
         if failure.kind is FailureKind.SILENT:
             self._doubted = leg.recogniser
         else:
@@ -546,6 +495,11 @@ class FailoverSTT(STTService):
         self._changed.set()
         await self._delay(now_s)
 
+    def _blame(self, recogniser: Recogniser, kind: FailureKind) -> None:
+        """A recogniser has failed, which is known to other calls, and to this one when it may be returned to."""
+        self._health.failed(recogniser.vendor, kind, self._now_s())
+        self._better.failed(recogniser.vendor, self._now_s())
+
     async def _keep_shown(self, leg: _Leg) -> None:
         """Let stand what a leg has shown of words, if hearing all of them again would take long."""
         replay = self._replay
@@ -554,7 +508,7 @@ class FailoverSTT(STTService):
         kept, from_s = standing(leg.recogniser.shown())
         if not kept:
             return
-        place = leg.place_of(replay.place(from_s))
+        place = leg.course.place_of(replay.place(from_s))
         replay.settle(place, place)
         replay.interim()  # the rest of it
         words = [{"word": word.text, "confidence": word.confidence} for word in kept]
@@ -592,15 +546,6 @@ class FailoverSTT(STTService):
             await self._tell(failed)
 
     async def _tell(self, failed: RecogniserFailed) -> None:
-        logger.warning(
-            "recogniser failed: vendor={} kind={} stage={} action={} cost_ms={:.0f} detail={!r}",
-            failed.vendor,
-            failed.kind.value,
-            failed.stage,
-            failed.action,
-            1000 * failed.cost_s,
-            failed.detail,
-        )
         await self._call_event_handler("on_recogniser_failed", failed)
 
     async def _look_after(self) -> None:
@@ -624,7 +569,7 @@ class FailoverSTT(STTService):
     async def _look(self, now_s: float) -> None:
         leg = self._leg
         if leg is not None:
-            kind = self._watch.verdict(now_s, leg.sent / self._rate_hz)
+            kind = self._watch.verdict(now_s, leg.course.sent / self._rate_hz)
             if kind is FailureKind.SILENT and self._doubted is not None:
                 await self._catch_up(leg)  # it heard no words either
             elif kind is not None:
@@ -665,7 +610,7 @@ class FailoverSTT(STTService):
         if isinstance(frame, TranscriptFlushedFrame):
             self._watch.flushed(leg.asked / self._rate_hz)
             ended = self._replay.place(self._watch.ended_s + NEAR_S)
-            self._replay.dismiss(min(leg.asked or leg.sent, ended))
+            self._replay.dismiss(min(leg.asked or leg.course.sent, ended))
         self._turns.told(frame)
         await self.push_frame(frame)
 
@@ -676,14 +621,14 @@ class FailoverSTT(STTService):
         leg = self._leg
         if leg is None or leg.recogniser is not recogniser:
             return
-        until = None if report.until_s is None else leg.place_of(self._replay.place(report.until_s))
+        until = None if report.until_s is None else leg.course.place_of(self._replay.place(report.until_s))
         self._watch.reported(
             None if until is None else until / self._rate_hz,
             has_words=report.has_words,
             is_answer=report.is_answer,
         )
         if report.words_until_s is not None:
-            words_end = leg.place_of(self._replay.place(report.words_until_s))
+            words_end = leg.course.place_of(self._replay.place(report.words_until_s))
             self._better.understood(self._replay.settled, words_end)
             self._replay.settle(words_end, words_end if until is None else max(until, words_end))
         elif report.has_words:
@@ -707,20 +652,20 @@ class FailoverSTT(STTService):
     def _settle_doubt(self, leg: _Leg, until: int | None) -> None:
         """A recogniser has heard words: where they were, another heard none."""
         doubted, self._doubted = self._doubted, None
-        was_there = until is None or until <= leg.until + self._replay.place(NEAR_S)
+        was_there = until is None or until <= leg.course.until + self._replay.place(NEAR_S)
         if doubted is not None and was_there:
             failure = RecogniserFailure(FailureKind.SILENT, "no words where another heard some")
             if doubted is not leg.recogniser:
-                self._health.failed(doubted.vendor, failure.kind, self._now_s())
+                self._blame(doubted, failure.kind)
             self._losses.add(Loss(doubted.vendor, failure, "speaking", self._quiet_since_s))
 
     def _is_caught_up(self, leg: _Leg, until: int | None, report: Report) -> bool:
         """Whether a leg's replay is over: it was listened to, and its words are told if it was the end of speech."""
-        if not (leg.is_live or leg.rests):
+        if not (leg.is_live or leg.course.is_resting):
             return False
         near = self._replay.place(NEAR_S)
-        if self._is_sounding:
-            return until is not None and until >= leg.until - near
+        if self._replay.is_sounding:
+            return until is not None and until >= leg.course.until - near
         if not self._has_missed:
             return True
         is_end = until is not None and until >= self._replay.place(self._watch.ended_s) - near
@@ -732,7 +677,7 @@ class FailoverSTT(STTService):
         if self._doubted is not None:  # it heard no words either
             self._doubted = None
             self._watch.opinion_given()
-            noise_end = min(leg.until, self._replay.place(self._watch.ended_s))
+            noise_end = min(leg.course.until, self._replay.place(self._watch.ended_s))
             self._replay.settle(noise_end, noise_end)
         await self._settle("none", leg.recogniser)
         if self._delayed_since_s is not None:

@@ -3,7 +3,7 @@ from typing import Any, cast
 
 from pipecat.frames.frames import Frame
 
-from processors.better_recogniser import BetterRecogniser
+from processors.better_recogniser import LONGEST_RELAPSE_S, RELAPSE_S, BetterRecogniser
 from processors.caller_replay import CallerReplay
 from processors.recognisers import Recogniser, RecogniserFailed, RecogniserFailure, Report
 from processors.voice_health import FIRST_OPEN_S, ProcessVoiceHealth
@@ -71,6 +71,26 @@ async def test_who_failed_a_while_ago_is_tried_and_then_dialled() -> None:
     assert call.first.sent_s > 0
     assert call.health.is_well("first")
     assert call.told == []
+    await call.first.close()
+
+
+async def test_who_was_returned_to_and_failed_again_is_left_alone_for_longer_each_time() -> None:
+    call = Call()
+    for relapse in range(6):
+        assert await call.find() is call.first
+        call.first.cut()
+        now_s = asyncio.get_running_loop().time()
+        call.better.failed("first", now_s)
+        rest_s = min(RELAPSE_S * 2**relapse, LONGEST_RELAPSE_S)
+        await asyncio.sleep(rest_s - 0.1)
+        assert await call.find() is None
+        await asyncio.sleep(0.2)
+
+
+async def test_a_failure_before_the_first_return_leaves_it_to_the_health() -> None:
+    call = Call()
+    call.better.failed("first", asyncio.get_running_loop().time())
+    assert await call.find() is call.first
     await call.first.close()
 
 

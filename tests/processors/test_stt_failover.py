@@ -327,6 +327,16 @@ async def test_a_vendor_that_still_hangs_is_not_returned_to() -> None:
         assert made.understood == [*SAYING, "and", "now"]
 
 
+async def test_who_hangs_again_after_each_return_is_returned_to_later() -> None:
+    async with line([Fault("hang", after_words=7)], []) as made:  # more than it is tried with
+        for _ in range(6):
+            await made.say(*SAYING[:8])
+            await made.quiet(8.0)
+        assert made.understood == list(SAYING[:8]) * 6
+        stages = [one.stage for one in made.failed]
+        assert stages == ["speaking"] * 3  # of the six times that it would have been
+
+
 async def test_what_one_call_learned_another_knows() -> None:
     health = ProcessVoiceHealth()
     async with line([Fault("refuse", failure=FailureKind.UNAUTHORIZED)], [], health=health) as made:
