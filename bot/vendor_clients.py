@@ -31,8 +31,9 @@ from telephony.rest import TwilioCredentials
 
 CONNECT_TIMEOUT_S = 3.0
 """TCP, TLS and HTTP handshake of any vendor: a caller waits meanwhile."""
-LLM_READ_TIMEOUT_S = 10.0
-"""Between two bytes of an answer; Anthropic pings more often than this."""
+LLM_READ_TIMEOUT_S = 12.0
+"""Between two bytes of an answer: longer than an answer is waited for (`AttemptPolicy.turn_limit_s`), so that one that
+comes late is heard. Anthropic pings more often than this."""
 LLM_RETRIES = 0
 """By the SDKs, which know nothing of the caller who waits; `processors.llm_guard` asks again."""
 CLOSE_TIMEOUT_S = 0.3

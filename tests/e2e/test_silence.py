@@ -26,9 +26,9 @@ pytestmark = [
 ]
 
 SCENARIOS = Path(__file__).parent / "scenarios" / "silence"
-CARTESIA, SLOW = "+18506872088", "+18506872089"
-SLOW_S = 9.0
-"""Beyond the model's usual time; the client gives a vendor up after 10 s without a byte."""
+CARTESIA, SLOW, SLOW_TWICE = "+18506872088", "+18506872089", "+18506872090"
+SLOW_S = 10.0
+"""To the first byte."""
 TOOL_S = 5.0
 STALL_S, SECOND_S, LIMIT_S = 2.0, 5.0, 3.0
 EAR_S = 0.15
@@ -56,10 +56,12 @@ async def evening(tmp_path_factory: pytest.TempPathFactory, log: list[str]) -> A
             slow_booking(player.launcher, patch)
             world = player.launcher.world
             world.openai.faults.arm(FaultSpec(kind=FaultKind.SLOW_FIRST_BYTE, after_s=SLOW_S))
+            world.groq.faults.arm(FaultSpec(kind=FaultKind.SLOW_FIRST_BYTE, after_s=SLOW_S, count=2))
             world.cartesia.faults.arm(FaultSpec(kind=FaultKind.HANG_BEFORE_FIRST_BYTE))
             called = {"slow_model": SLOW, "hello": SLOW, "dead_voice": CARTESIA, "slow_tool": NUMBER}
             for name, number in called.items():
                 player.begin(name, load_scenario(SCENARIOS / f"{name}.yaml"), called=number)
+            player.begin("slow_twice", load_scenario(SCENARIOS / "slow_model.yaml"), called=SLOW_TWICE)
             yield player
 
 
@@ -69,6 +71,7 @@ def write_agents(folder: Path) -> None:
         "reception": {},
         "cartesia": {NUMBER: CARTESIA, "tts: [elevenlabs, cartesia]": "tts: [cartesia]"},
         "slow": {NUMBER: SLOW, "llm: [anthropic]": "llm: [openai]"},
+        "slow_twice": {NUMBER: SLOW_TWICE, "llm: [anthropic]": "llm: [groq]"},
     }
     for slug, changes in agents.items():
         tools = write_shipped_agent(folder, slug, changes | NOBODY_ELSE) / "tools.py"
@@ -157,6 +160,22 @@ async def test_a_slow_model_is_covered_by_two_different_lines_and_answers_once(e
     assert call.measures.lost_words == call.measures.repeated_words == 0
     assert_no_filler_is_remembered(call)
     assert call.said("user") == ["What are your hours on Saturday?", "And what's your address?"]
+
+
+async def test_a_model_that_is_slow_twice_is_overtaken_behind_the_first_line(evening: CallPlayer) -> None:
+    call = await evening.calls["slow_twice"]
+    assert call.report.outcome == "ok", call.report.reasons
+    first, second = call.measures.turns
+    [(filler_s, _)] = fillers_heard(call)
+    assert filler_s - first.end_s == pytest.approx(STALL_S, abs=EAR_S)
+    assert heard_text(call).count("saturday nine am to one pm") == 1
+    assert heard_text(call).count("harrison avenue") == 1
+    answer, _ = [turn for turn in call.call.turns.turns() if turn.kind == "answer"]
+    assert answer.answer_s is not None
+    assert answer.answer_s < SLOW_S / 2
+    assert second.answer_s is not None
+    assert second.answer_s < STALL_S
+    assert_no_filler_is_remembered(call)
 
 
 async def test_fillers_are_not_counted_as_the_answer(evening: CallPlayer) -> None:
