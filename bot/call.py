@@ -364,7 +364,6 @@ class Call:
             async with asyncio.timeout(min(HANG_UP_LIMIT_S, self._left_but_for_the_disk_s())):
                 await self.setup.hang_up()
         except Exception as error:  # noqa: BLE001 - closing the line ends the call too, by the TwiML behind it
-            logger.warning("the carrier did not hang up: {}", error)
             self.events.failed(
                 vendor="twilio",
                 kind="timeout" if isinstance(error, TimeoutError) else type(error).__name__,
@@ -372,6 +371,7 @@ class Call:
                 action="line_closed",
                 cost_s=0.0,
                 layer="carrier",
+                detail=str(error),
             )
 
     async def _close_state(self, reason: EndReason) -> bool:
@@ -465,6 +465,18 @@ class Call:
             request_end=self.farewell.after_these_words,
             language=self.setup.agent.config.language,
             request_person=self.persons.asked,
+            unavailable=self._on_book_unavailable,
+        )
+
+    def _on_book_unavailable(self, book: str, stage: str, error: Exception, waited_s: float) -> None:
+        self.events.failed(
+            vendor=book,
+            kind="unavailable",
+            stage=stage,
+            action="told_so",
+            cost_s=waited_s,
+            layer="book",
+            detail=str(error),
         )
 
     def _listen_to(self, graph: CallGraph) -> None:

@@ -143,10 +143,12 @@ class CallEvents:
             self._usage.llm_asked(vendor=vendor, model=model, tier=tier, reason=reason)
 
     def llm_attempt_failed(
-        self, *, vendor: str, failure: str, stage: str, response: str, waited_s: float
+        self, *, vendor: str, model: str, failure: str, stage: str, response: str, cost_s: float
     ) -> None:
-        """See `GuardListener`. The caller waited no longer than for the attempt; another may have run beside it."""
-        self.failed(vendor=vendor, kind=failure, stage=stage, action=response, cost_s=waited_s, layer="llm")
+        """See `GuardListener`."""
+        self.failed(
+            vendor=vendor, kind=failure, stage=stage, action=response, cost_s=cost_s, layer="llm", model=model
+        )
         if self._usage is not None:
             self._usage.llm_attempt_failed(vendor=vendor, failure=failure, stage=stage, response=response)
 
@@ -170,7 +172,7 @@ class StoreEvents:
         self._counts = counts
 
     def store_down(self, spool: str, reason: str) -> None:
-        """See `SpoolListener`. No caller waits for a store."""
+        """See `SpoolListener`. No caller waits for what is written."""
         self._counts.store_failed(store=spool)
         self._notes.note(
             failure(

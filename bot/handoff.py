@@ -76,8 +76,19 @@ class HandoffListener(Protocol):
         """A hand-off has ended; `promised` if the caller was promised a call back."""
         ...
 
-    def handoff_fault(self, call_sid: str, *, agent: str, kind: str, action: str, cost_s: float) -> None:
-        """Something went wrong that it got over (`carrier`, `store`, `callback`): what was done, and what it cost."""
+    def handoff_fault(
+        self, call_sid: str, *, agent: str, kind: str, action: str, cost_s: float, detail: str
+    ) -> None:
+        """Something went wrong that it got over: `carrier`, `store`, `callback` or `voicemail`.
+
+        Args:
+            call_sid: In which call.
+            agent: Its agent.
+            kind: What.
+            action: What was done.
+            cost_s: For how long the caller waited because of it.
+            detail: Why, for the log.
+        """
         ...
 
 
@@ -237,8 +248,7 @@ class HandoffDesk:
             async with asyncio.timeout(REDIRECT_LIMIT_S):
                 change = await self._carrier.redirect(case.call_sid, self._documents(case).place(case))
         except (TwilioRestError, TimeoutError) as error:
-            logger.warning("the carrier was not told to take the caller, and will ask: {!r}", error)
-            self._fault(case, "carrier", action="line_closed", cost_s=loop.time() - began_s)
+            self._fault(case, "carrier", error, action="line_closed", cost_s=loop.time() - began_s)
             return
         if change is CallChange.ALREADY_ENDED:
             await self._keep(case.stepped(case.table.left()))
@@ -384,8 +394,16 @@ class HandoffDesk:
                 if await one.callbacks.attach_voicemail(call_sid, recording=recording, transcript=transcript):
                     return
             except MessageBookUnavailableError as error:
-                logger.error("a voicemail is kept, and not noted: {}", error)
+                await self.voicemail_failed(call_sid, error, action="kept_not_noted")
         logger.info("voicemail: nobody was promised a call back with it")
+
+    async def voicemail_failed(self, call_sid: str, error: Exception, *, action: str) -> None:
+        """Tell that something went wrong with what a caller left, and what was done."""
+        case = await self._current(call_sid)
+        agent = next(iter(self._agents)) if case is None else case.agent
+        self._listener.handoff_fault(
+            call_sid, agent=agent, kind="voicemail", action=action, cost_s=0.0, detail=repr(error)
+        )
 
     async def language_of(self, call_sid: str) -> str:
         """Return the language in which a caller was spoken to."""
@@ -430,8 +448,7 @@ class HandoffDesk:
         try:
             await books.callbacks.promise(callback)
         except MessageBookUnavailableError as error:
-            logger.error("a call back could not be written down, so none is promised: {}", error)
-            self._fault(case, "callback", action="not_promised")
+            self._fault(case, "callback", error, action="not_promised")
             return case
         return case.promised(due_at)
 
@@ -491,11 +508,14 @@ class HandoffDesk:
         try:
             await self._store.save(case.call_sid, case.version, case.to_json())
         except StoreUnavailableError as error:
-            logger.warning("a hand-off is known to this process only: {}", error)
-            self._fault(case, "store", action="kept_here")
+            self._fault(case, "store", error, action="kept_here")
 
-    def _fault(self, case: HandoffCase, kind: str, *, action: str, cost_s: float = 0.0) -> None:
-        self._listener.handoff_fault(case.call_sid, agent=case.agent, kind=kind, action=action, cost_s=cost_s)
+    def _fault(
+        self, case: HandoffCase, kind: str, error: Exception, *, action: str, cost_s: float = 0.0
+    ) -> None:
+        self._listener.handoff_fault(
+            case.call_sid, agent=case.agent, kind=kind, action=action, cost_s=cost_s, detail=repr(error)
+        )
 
     def _entry(self, call_sid: str) -> _Entry:
         entry = self._entries.setdefault(call_sid, _Entry())

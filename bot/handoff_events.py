@@ -58,8 +58,10 @@ class HandoffEvents:
         self._counts.handoff_over(agent=agent, reason=reason, outcome=outcome)
         self._note(call_sid, agent, "over", reason=reason, outcome=outcome, promised=promised)
 
-    def handoff_fault(self, call_sid: str, *, agent: str, kind: str, action: str, cost_s: float) -> None:
-        """Something went wrong that it got over: `carrier`, `store` or `callback`."""
+    def handoff_fault(
+        self, call_sid: str, *, agent: str, kind: str, action: str, cost_s: float, detail: str
+    ) -> None:
+        """See `HandoffListener`."""
         self._counts.handoff_fault(agent=agent, kind=kind)
         vendor = "twilio" if kind == "carrier" else kind
         row = failure(
@@ -69,7 +71,7 @@ class HandoffEvents:
             stage="handoff",
             action=action,
             cost_ms=1000 * cost_s,
-            more={"agent": agent, "layer": "handoff"},
+            more={"agent": agent, "layer": "handoff", "detail": detail},
         )
         self._notes.note(row)
 

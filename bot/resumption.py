@@ -274,12 +274,13 @@ class Resumption:
     async def _rescue(self, process: str) -> None:
         """Put the calls of a process that has stopped on new lines."""
         try:
+            gone_s = asyncio.get_running_loop().time() - STOPPED_AFTER_S
             calls = await self.store.calls_of(process)
             logger.warning("process {} has stopped: {} calls", process, len(calls))
             room = asyncio.Semaphore(RESCUES_AT_ONCE)
             async with asyncio.TaskGroup() as tasks:
                 for number, saved in enumerate(calls):
-                    tasks.create_task(self._rescue_call(saved, room, number * RESCUE_EVERY_S))
+                    tasks.create_task(self._rescue_call(saved, room, number * RESCUE_EVERY_S, gone_s))
             if not calls:
                 await self.store.forget(process)
         except StoreUnavailableError as error:
@@ -289,11 +290,15 @@ class Resumption:
 
     async def _rescue_orphan(self, saved: SavedCall) -> None:
         try:
-            await self._rescue_call(saved, asyncio.Semaphore(1), 0.0)
+            gone_s = asyncio.get_running_loop().time() - _seconds_since(saved.updated_at)
+            await self._rescue_call(saved, asyncio.Semaphore(1), 0.0, gone_s)
         finally:
             self._rescuing.discard(saved.call_sid)
 
-    async def _rescue_call(self, saved: SavedCall, room: asyncio.Semaphore, after_s: float) -> None:
+    async def _rescue_call(
+        self, saved: SavedCall, room: asyncio.Semaphore, after_s: float, gone_s: float
+    ) -> None:
+        """Put a call on a new line whose last one has been gone since `gone_s`."""
         await asyncio.sleep(after_s)
         async with room:
             now = datetime.now(UTC)
@@ -304,11 +309,11 @@ class Resumption:
             try:
                 claimed = await self.store.claim(saved, self.process, now)
                 if claimed is not None:  # otherwise another process was quicker
-                    await self._redirect(claimed, is_too_often=verdict is AfterStream.NO_AGENT)
+                    await self._redirect(claimed, gone_s, is_too_often=verdict is AfterStream.NO_AGENT)
             except StoreUnavailableError as error:
                 logger.warning("call {} is not put on a new line yet: {}", saved.call_sid, error)
 
-    async def _redirect(self, claimed: SavedCall, *, is_too_often: bool) -> None:
+    async def _redirect(self, claimed: SavedCall, gone_s: float, *, is_too_often: bool) -> None:
         """Have Twilio run another document for a call that we have claimed.
 
         A try that was not answered may have been carried out: if the call's stream came meanwhile, all is well.
@@ -329,9 +334,9 @@ class Resumption:
                 await self._finish(claimed)
             if change is CallChange.DONE:
                 outcome = ResumeOutcome.TOO_OFTEN if is_too_often else ResumeOutcome.REDIRECTED
-                self.count(outcome, claimed.call_sid, STOPPED_AFTER_S)
+                self.count(outcome, claimed.call_sid, asyncio.get_running_loop().time() - gone_s)
             return
-        self.count(ResumeOutcome.FAILED, claimed.call_sid, STOPPED_AFTER_S)
+        self.count(ResumeOutcome.FAILED, claimed.call_sid, asyncio.get_running_loop().time() - gone_s)
 
     # The store, which may be down
 

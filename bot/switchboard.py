@@ -112,6 +112,7 @@ class Switchboard:
             folder=resources.settings.recordings_url,
             transcriber=resources.clients.transcriber,
             note=self.handoffs.note_voicemail,
+            failed=self.handoffs.voicemail_failed,
             language_of=self.handoffs.language_of,
         )
         self._resumption = Resumption(
@@ -256,7 +257,7 @@ class Switchboard:
         return self._begin_phone_call(call_sid, agent, saved.caller, resumed=saved)
 
     def _count_resume(self, outcome: ResumeOutcome, call_sid: str, waited_s: float) -> None:
-        logger.warning("call {} was cut: outcome={} waited_s={:.2f}", call_sid, outcome, waited_s)
+        logger.info("call {} was cut: outcome={} waited_s={:.2f}", call_sid, outcome, waited_s)
         self._metrics.resumed(outcome)
         self._resources.stores.events.note(event_of(outcome, call_sid, waited_s))
 

@@ -58,6 +58,14 @@ class NotesVoicemail(Protocol):
         ...
 
 
+class TellsVoicemailFailed(Protocol):
+    """Told of a message with which something went wrong."""
+
+    async def __call__(self, call_sid: str, error: Exception, *, action: str) -> None:
+        """Tell why, and what was done: `left_at_carrier`, `kept_without_text`."""
+        ...
+
+
 class VoicemailKeeper:
     """Keeps messages. `close` it when the process stops: what is not yet fetched then, the carrier still has."""
 
@@ -68,6 +76,7 @@ class VoicemailKeeper:
         folder: Path,
         transcriber: Transcribes | None,
         note: NotesVoicemail,
+        failed: TellsVoicemailFailed,
         language_of: Callable[[str], Awaitable[str]],
         retry_after_s: tuple[float, ...] = RETRY_AFTER_S,
     ) -> None:
@@ -78,6 +87,7 @@ class VoicemailKeeper:
             folder: Gets `<call SID>/voicemail.wav`.
             transcriber: None leaves messages without text.
             note: Writes down that there is a message.
+            failed: Told what could not be done about one.
             language_of: Returns the language tag of a call.
             retry_after_s: Pauses between attempts to fetch one.
         """
@@ -85,6 +95,7 @@ class VoicemailKeeper:
         self._folder = folder
         self._transcriber = transcriber
         self._note = note
+        self._failed = failed
         self._language_of = language_of
         self._retry_after_s = retry_after_s
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -97,13 +108,12 @@ class VoicemailKeeper:
         """
         if _CALL_SID.fullmatch(call_sid) is None or recording_sid in self._running:
             return False
-        if len(self._running) >= MAX_AT_ONCE:
-            logger.error("a voicemail is left at the carrier: {} are being fetched", MAX_AT_ONCE)
-            return False
-        task = asyncio.create_task(self._keep(call_sid, recording_sid), name=f"voicemail {call_sid}")
+        has_room = len(self._running) < MAX_AT_ONCE
+        doing = self._keep(call_sid, recording_sid) if has_room else self._leave(call_sid)
+        task = asyncio.create_task(doing, name=f"voicemail {call_sid}")
         self._running[recording_sid] = task
         task.add_done_callback(lambda _: self._running.pop(recording_sid, None))
-        return True
+        return has_room
 
     async def close(self) -> None:
         """Stop what is being fetched."""
@@ -112,11 +122,17 @@ class VoicemailKeeper:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
+    async def _leave(self, call_sid: str) -> None:
+        error = RuntimeError(f"{MAX_AT_ONCE} others are being fetched")
+        await self._failed(call_sid, error, action="left_at_carrier")
+
     async def _keep(self, call_sid: str, recording_sid: str) -> None:
         with logger.contextualize(call=call_sid):
+            action = "left_at_carrier"
             try:
                 wav = await self._fetch(recording_sid)
                 await asyncio.to_thread(_write, self._folder / call_sid, SOUND_FILE, wav)
+                action = "kept_without_text"
                 logger.info("voicemail kept: bytes={}", len(wav))
                 name = f"{call_sid}/{SOUND_FILE}"
                 await self._note(call_sid, recording=name, transcript="")
@@ -124,9 +140,10 @@ class VoicemailKeeper:
                     await asyncio.to_thread(_write, self._folder / call_sid, TEXT_FILE, f"{text}\n".encode())
                     await self._note(call_sid, recording=name, transcript=text)
             except (TwilioRestError, TranscriptionError, ValueError, OSError) as error:
-                logger.error("voicemail: {}", error)
+                await self._failed(call_sid, error, action=action)
             except Exception as error:  # noqa: BLE001 - one message must not stop the others
                 logger.exception("voicemail: {}", error)
+                await self._failed(call_sid, error, action=action)
 
     async def _fetch(self, recording_sid: str) -> bytes:
         for pause_s in (*self._retry_after_s, None):

@@ -7,8 +7,10 @@ flow starts:
     flow_manager.state.update(prompt_facts(business))
 """
 
+import asyncio
+import contextlib
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -16,8 +18,8 @@ from zoneinfo import ZoneInfo
 from flows.heard import phone_from_text
 from flows.spoken import say_date, say_hours, say_phone, say_time
 from flows.spoken_forms import home_region
-from integrations.calendar import Calendar, OpeningHours
-from integrations.messages import MessageBook
+from integrations.calendar import Calendar, CalendarUnavailableError, OpeningHours
+from integrations.messages import MessageBook, MessageBookUnavailableError
 
 
 class PersonAnswer(enum.StrEnum):
@@ -36,6 +38,10 @@ class PersonAnswer(enum.StrEnum):
 def nobody_comes(_: str) -> PersonAnswer:
     """Answer for a line on which nobody can be put through, such as a browser's."""
     return PersonAnswer.NOBODY
+
+
+def nobody_is_told(_book: str, _stage: str, _error: Exception, _waited_s: float) -> None:
+    """Take no note of a book that did not answer."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,24 @@ class Business:
     """The agent's language tag: what is read back is spoken in it."""
     request_person: Callable[[str], PersonAnswer] = nobody_comes
     """Put the caller through to a person, who is told what they want. Returns at once; asking again changes nothing."""
+    unavailable: Callable[[str, str, Exception, float], None] = nobody_is_told
+    """Told that a book (`calendar`, `messages`) did not answer: which, what was asked, why, and after how long."""
+
+    @contextlib.contextmanager
+    def asking(self, book: str, asked: str) -> Generator[None]:
+        """Tell that a book did not answer what it is asked in a block; the error goes on.
+
+        Args:
+            book: `calendar` or `messages`.
+            asked: What for, e.g. `free_slots`.
+        """
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        try:
+            yield
+        except (CalendarUnavailableError, MessageBookUnavailableError) as error:
+            self.unavailable(book, asked, error, loop.time() - began_s)
+            raise
 
     @property
     def region(self) -> str:

@@ -36,9 +36,7 @@ class SpooledMessageBook:
                 await self._spool.put_durably(_KIND, message.key, _body(message))
             except StoreUnavailableError as full:
                 raise MessageBookUnavailableError(f"{error}; {full}") from full
-            logger.warning(
-                "message book down: action=spooled call={} reason={!r}", message.call_sid, str(error)
-            )
+            logger.info("a message waits on this machine: call={} reason={!r}", message.call_sid, str(error))
             return Noted.ON_THIS_MACHINE
 
 

@@ -292,6 +292,21 @@ class TurnAttempts:
         """Return how long an attempt has been waited for."""
         return now_s - self._attempts[attempt].started_s
 
+    def cost_s(self, attempt: int, now_s: float) -> float:
+        """Return how much later the caller hears an answer because an attempt failed.
+
+        From when it was asked, or from when what it had said is spoken, until the next one was or will be asked.
+        """
+        one = self._attempts[attempt]
+        last_s = since_s = one.started_s
+        if one.answered_s is not None:
+            last_s = since_s = one.answered_s if one.sign_s is None else one.sign_s
+            since_s = max(since_s, one.answered_s + one.chars / self._policy.chars_per_s)
+        asked = [other.started_s for other in self._attempts[attempt + 1 :] if other.started_s >= last_s]
+        if self._retry is not None:
+            asked.append(self._retry[0])
+        return max(0.0, min(asked, default=now_s) - since_s)
+
     # Events
 
     def begin(self, now_s: float, *, has_said: bool = False) -> Sequence[Action]:

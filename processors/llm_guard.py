@@ -96,9 +96,9 @@ class GuardListener(Protocol):
         ...
 
     def llm_attempt_failed(
-        self, *, vendor: str, failure: str, stage: str, response: str, waited_s: float
+        self, *, vendor: str, model: str, failure: str, stage: str, response: str, cost_s: float
     ) -> None:
-        """An attempt failed `waited_s` after it began; `response` is what was done about it."""
+        """An attempt failed, for the first time; `response` is what was done about it, and the caller waits longer."""
         ...
 
     def llm_hedged(self, *, vendor: str) -> None:
@@ -296,28 +296,23 @@ class LLMGuard(LLMService[Any]):
         task.add_done_callback(self._closing.discard)
         return task
 
-    def _note_failure(self, model: int, failed: Failed, waited_s: float) -> None:
-        candidate = self._candidates[model]
-        logger.warning(
-            "llm attempt failed: vendor={} model={} kind={} stage={} after_s={:.2f} response={}",
-            candidate.vendor,
-            candidate.model,
-            failed.failure,
-            failed.stage,
-            waited_s,
-            failed.response,
-        )
+    def _note_failure(self, one: "_Attempt", failed: Failed, cost_s: float) -> None:
+        candidate = one.candidate
         if failed.failure is Failure.UNAUTHORIZED:
-            self._barred.add(model)
+            self._barred.add(one.model)
+        if one.has_failed:  # it was late, which was told, and did not answer after all
+            return
+        one.has_failed = True
         if failed.failure in _VENDORS_FAULT:
             candidate.record.failed(self.get_event_loop().time())
         if self._listener is not None:
             self._listener.llm_attempt_failed(
                 vendor=candidate.vendor,
+                model=candidate.model,
                 failure=failed.failure,
                 stage=failed.stage,
                 response=failed.response,
-                waited_s=waited_s,
+                cost_s=0.0 if self._speculation_gate.is_speculating else cost_s,  # nobody waits yet
             )
 
     def _note_hedge(self, late: Candidate) -> None:
@@ -406,12 +401,9 @@ class _Turn:
             elif isinstance(action, Cancel):
                 self._cancel(action.attempt)
             elif isinstance(action, Failed):
-                one = self._attempts[action.attempt]
-                self._guard._note_failure(one.model, action, self.table.waited_s(one.number, self._now_s()))
+                self._note(action)
             elif isinstance(action, Late):
-                one = self._attempts[action.attempt]
-                late = Failed(one.number, Failure.HANG, Stage.FIRST_TOKEN, action.response)
-                self._guard._note_failure(one.model, late, self.table.waited_s(one.number, self._now_s()))
+                self._note(Failed(action.attempt, Failure.HANG, Stage.FIRST_TOKEN, action.response))
             elif isinstance(action, Finish):
                 one = self._attempts[action.attempt]
                 self.calls = one.answer_calls(self.context)
@@ -420,6 +412,10 @@ class _Turn:
                 self.has_failed = True
         if actions:
             self.wake()
+
+    def _note(self, failed: Failed) -> None:
+        cost_s = self.table.cost_s(failed.attempt, self._now_s())
+        self._guard._note_failure(self._attempts[failed.attempt], failed, cost_s)
 
     def wake(self) -> None:
         """Look at the time again."""
@@ -461,6 +457,8 @@ class _Attempt:
         self.model = start.model
         self.candidate = candidate
         self.has_answered = False
+        self.has_failed = False
+        """Whether it was told of as failed."""
         self._guard = guard
         self._turn = turn
         self._table = turn.table

@@ -479,15 +479,6 @@ class FailoverTTS(SpeculativeTTS, AnchoredSpeech, TTSService):
             )
 
     async def _tell(self, failed: VoiceFailed) -> None:
-        logger.warning(
-            "voice failed: vendor={} kind={} stage={} action={} cost_ms={:.0f} detail={!r}",
-            failed.vendor,
-            failed.kind.value,
-            failed.stage,
-            failed.action,
-            1000 * failed.cost_s,
-            failed.detail,
-        )
         await self._call_event_handler("on_voice_failed", failed)
 
     async def _watch(self) -> None:

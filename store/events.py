@@ -134,6 +134,18 @@ def event_now(call_sid: str, kind: EventKind, fields: Mapping[str, FieldValue]) 
     return CallEvent(call_sid, datetime.now(UTC), kind, fields)
 
 
+def failure_line(event: CallEvent) -> str:
+    """Return the row of a failure as a line of a log: `call=… vendor=… kind=…`, in the order of its fields."""
+    return " ".join(
+        f"{name}={_shown(value)}" for name, value in {"call": event.call_sid, **event.fields}.items()
+    )
+
+
+def _shown(value: FieldValue) -> str:
+    is_word = isinstance(value, str) and value and not any(char.isspace() or char == '"' for char in value)
+    return value if is_word and isinstance(value, str) else repr(value)
+
+
 def failure(
     call_sid: str,
     *,

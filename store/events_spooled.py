@@ -6,7 +6,7 @@ from typing import Final
 from loguru import logger
 
 from store.errors import StoreUnavailableError
-from store.events import CallEvent, EventLog, EventPage
+from store.events import CallEvent, EventKind, EventLog, EventPage, failure_line
 from store.spool import Sink, Spool, SpoolFullError
 
 _KIND: Final = "event"
@@ -22,7 +22,9 @@ class SpooledEventLog:
         spool.serve(_KIND, Sink(self._deliver, takes_several=True))
 
     def note(self, event: CallEvent) -> None:
-        """Take an event and return at once; whatever becomes of it, the caller goes on."""
+        """Take an event and return at once; whatever becomes of it, the caller goes on. A failure is logged, too."""
+        if event.kind == EventKind.FAILURE:
+            logger.warning("failure: {}", failure_line(event))
         try:
             self._spool.put(_KIND, event.call_sid, event.to_json())
         except SpoolFullError:

@@ -400,9 +400,7 @@ class Spool:
         if self._down_since_s is not None:
             return
         self._down_since_s = self._now_s()
-        logger.error(
-            "store down: store={} waiting={} action=spooled reason={!r}", self.name, len(self), reason
-        )
+        logger.info("store down: store={} waiting={} reason={!r}", self.name, len(self), reason)
         if self._listener is not None:
             self._listener.store_down(self.name, reason)
 

@@ -376,7 +376,7 @@ class TwilioRest:
                 is_last = tries == _TRIES or loop.time() + pause_s >= give_up_at_s
                 if is_last or not _may_repeat(error, replay):
                     raise
-                logger.warning("Twilio REST: {}; again in {:.1f} s", error, pause_s)
+                logger.info("Twilio REST: {}; again in {:.1f} s", error, pause_s)
             await asyncio.sleep(pause_s)
 
     async def _try(self, method: str, url: str, form: _Form | None, timeout_s: float) -> bytes:

@@ -107,10 +107,9 @@ async def find_slots(
         _capture(flow_manager, day=say_day(first_day))
     part = _part_of_day(part_of_day)
     try:
-        async with _in_time():
+        async with _in_time(business, "free_slots"):
             slots, opening = await _search(business, wanted, first_day, last_day, part)
-    except CalendarUnavailableError as error:
-        logger.warning("find_slots: {}", error)
+    except CalendarUnavailableError:
         return _answer("unavailable", _CANNOT_REACH_BOOK)
     if not slots:
         return _answer(
@@ -238,17 +237,18 @@ _CANNOT_REACH_MESSAGES = "I'm sorry, I can't write that down right now. Please c
 
 
 @contextlib.asynccontextmanager
-async def _in_time() -> AsyncGenerator[None]:
+async def _in_time(business: Business, asked: str) -> AsyncGenerator[None]:
     """Let the appointment book be asked in a block, for as long as a tool has.
 
     Raises:
         CalendarUnavailableError: If the block takes longer.
     """
-    try:
-        async with asyncio.timeout(_BOOK_LIMIT_S):
-            yield
-    except TimeoutError as error:
-        raise CalendarUnavailableError(f"no answer within {_BOOK_LIMIT_S} s") from error
+    with business.asking("calendar", asked):
+        try:
+            async with asyncio.timeout(_BOOK_LIMIT_S):
+                yield
+        except TimeoutError as error:
+            raise CalendarUnavailableError(f"no answer within {_BOOK_LIMIT_S} s") from error
 
 
 async def _search(
@@ -276,14 +276,13 @@ async def _search(
 
 async def _book(business: Business, desk: Desk, request: BookingRequest) -> ToolResult:
     try:
-        async with _in_time():
+        async with _in_time(business, "book"):
             try:
                 booking = await business.calendar.book(request)
             except (SlotTakenError, SlotRefusedError) as error:
                 logger.info("book_appointment: {}", error)
                 return await _offer_another(business, desk, request.slot)
-    except CalendarUnavailableError as error:
-        logger.warning("book_appointment: {}", error)
+    except CalendarUnavailableError:
         return _answer("unavailable", _CANNOT_REACH_BOOK)
     say = f"You're booked for {_say_slot(booking.slot)}. Is there anything else?"
     return _answer("booked", say, booking_id=booking.booking_id, start=booking.slot.start.isoformat())
@@ -294,9 +293,9 @@ async def _offer_another(business: Business, desk: Desk, lost: Slot) -> ToolResu
     sorry = "I'm sorry, that time has just been taken."
     day = lost.start.date()
     try:
-        slots, opening = await _search(business, lost.service, day, day, PartOfDay.ANY)
-    except CalendarUnavailableError as error:
-        logger.warning("book_appointment: {}", error)
+        with business.asking("calendar", "free_slots"):
+            slots, opening = await _search(business, lost.service, day, day, PartOfDay.ANY)
+    except CalendarUnavailableError:
         slots, opening = [], ""
     if not slots:
         return _answer("taken", f"{sorry} Which other day would you like?")
@@ -314,9 +313,9 @@ async def _leave(business: Business, text: str, name: str, phone: str) -> ToolRe
         received_at=business.local_now(),
     )
     try:
-        noted = await business.messages.leave(message)
-    except MessageBookUnavailableError as error:
-        logger.warning("take_message: {}", error)
+        with business.asking("messages", "leave"):
+            noted = await business.messages.leave(message)
+    except MessageBookUnavailableError:
         return _answer("unavailable", _CANNOT_REACH_MESSAGES)
     done = "passed that on" if noted is Noted.IN_THE_BOOK else "written that down"
     return _answer("noted", f"I've {done}, and the team will call you back. Is there anything else?")

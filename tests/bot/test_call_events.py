@@ -54,7 +54,12 @@ def test_each_failure_has_a_row_with_who_how_when_what_was_done_and_what_it_cost
         VoiceFailed("cartesia", FailureKind.CLOSED, "speaking", "next:elevenlabs", 0.18, "1011")
     )
     events.llm_attempt_failed(
-        vendor="anthropic", failure="overloaded", stage="request", response="retry", waited_s=0.0421
+        vendor="anthropic",
+        model="m",
+        failure="overloaded",
+        stage="request",
+        response="retry",
+        cost_s=0.0421,
     )
     events.recogniser_failed(
         RecogniserFailed("deepgram", FailureKind.CLOSED, "listening", "again:deepgram", 0.2, "1006")
@@ -80,6 +85,7 @@ def test_each_failure_has_a_row_with_who_how_when_what_was_done_and_what_it_cost
             "cost_ms": 42.1,
             "agent": "reception",
             "layer": "llm",
+            "model": "m",
         },
         {
             "vendor": "deepgram",

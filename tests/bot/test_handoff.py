@@ -91,7 +91,9 @@ class Told:
     def handoff_over(self, call_sid: str, *, agent: str, reason: str, outcome: str, promised: bool) -> None:
         self.counts[f"{reason}: {outcome}"] += 1
 
-    def handoff_fault(self, call_sid: str, *, agent: str, kind: str, action: str, cost_s: float) -> None:
+    def handoff_fault(
+        self, call_sid: str, *, agent: str, kind: str, action: str, cost_s: float, detail: str
+    ) -> None:
         self.counts[f"fault {kind}"] += 1
 
 

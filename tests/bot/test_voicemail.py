@@ -27,6 +27,7 @@ class Rig:
         self.wav = WAV
         self.fetched: list[str] = []
         self.noted: list[tuple[str, str, str]] = []
+        self.told: list[tuple[str, str]] = []
         self.folder = folder
         self.release: asyncio.Event | None = None
         self.keeper = VoicemailKeeper(
@@ -34,6 +35,7 @@ class Rig:
             folder=folder,
             transcriber=None if text is None else self,
             note=self.note,
+            failed=self.failed,
             language_of=self.language_of,
             retry_after_s=(0.01, 0.01),
         )
@@ -54,6 +56,10 @@ class Rig:
 
     async def note(self, call_sid: str, *, recording: str, transcript: str) -> None:
         self.noted.append((call_sid, recording, transcript))
+
+    async def failed(self, call_sid: str, error: Exception, *, action: str) -> None:
+        assert str(error)
+        self.told.append((call_sid, action))
 
     async def language_of(self, call_sid: str) -> str:
         return "en-US"
@@ -92,6 +98,7 @@ async def test_one_that_never_comes_is_given_up(tmp_path: Path) -> None:
     assert len(rig.fetched) == 3
     assert rig.kept("voicemail.wav") is None
     assert rig.noted == []
+    assert rig.told == [(SID, "left_at_carrier")]
 
 
 @pytest.mark.parametrize("text", [None, "fails"])
@@ -101,6 +108,7 @@ async def test_without_a_transcript_the_sound_is_kept_all_the_same(tmp_path: Pat
     assert rig.kept("voicemail.wav") == WAV
     assert rig.kept("voicemail.txt") is None
     assert rig.noted == [(SID, f"{SID}/voicemail.wav", "")]
+    assert rig.told == ([(SID, "kept_without_text")] if text else [])
 
 
 @pytest.mark.parametrize("call_sid", ["", "CA1", "../../etc", f"{SID}/..", "WB" + "1" * 32])
@@ -125,5 +133,8 @@ async def test_told_twice_it_is_fetched_once_and_not_too_much_at_once(tmp_path: 
     assert not rig.keeper.take(SID, RECORDING)
     others = [rig.keeper.take(SID, f"RE{number:032d}") for number in range(MAX_AT_ONCE)]
     assert others == [True] * (MAX_AT_ONCE - 1) + [False]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert rig.told == [(SID, "left_at_carrier")]
     await rig.keeper.close()
     assert rig.kept("voicemail.wav") is None

@@ -4,13 +4,14 @@ The numbers are those of `docs/failures.md`, which names the tests of every fail
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from loguru import logger
 
 from bench.special_calls import words_of
 from bot import voice_lines
@@ -25,6 +26,7 @@ from sims.carrier import Human, PersonLeg
 from sims.faults import FaultKind, FaultSpec
 from sims.mulaw import RATE_HZ
 from sims.scenario import load_scenario
+from store.events import EventKind, failure_line
 from tests.fakes.heard_calls import heard_from
 from tests.fakes.launcher import NUMBER, Launcher, eventually
 from tests.fakes.whole_calls import CallPlayer, WholeCall, open_call_player, write_shipped_agent
@@ -78,8 +80,17 @@ BROKEN = ["no_voice", "deaf", "deaf_and_closed"]
 CARRIER = ["refused", "hangs"]
 
 
+@pytest.fixture(scope="module")
+def log() -> Generator[list[str]]:
+    """Failures as they are logged while the calls are played."""
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line).strip()), format="{message}", level="WARNING")
+    yield lines
+    logger.remove(sink)
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[CallPlayer]:
+async def evening(tmp_path_factory: pytest.TempPathFactory, log: list[str]) -> AsyncGenerator[CallPlayer]:
     services_of = Resources.services
 
     def services(resources: Resources, agent: Agent, rate_hz: int) -> ServiceContext:
@@ -257,6 +268,19 @@ async def test_failure_6_a_carrier_that_does_not_take_a_transfer_is_asked_no_mor
     await evening.calls[name]
     counted = await evening.launcher.metrics()
     assert counted[f"handoff_faults{{agent={name},kind=carrier}}"] == 1
+
+
+async def test_each_failure_is_one_line_of_the_log_and_one_row_of_the_event_log(
+    evening: CallPlayer, log: list[str]
+) -> None:
+    calls = await asyncio.gather(*evening.calls.values())
+    events = evening.launcher.board._resources.stores.events
+    rows = [row for call in calls for row in await events.of_call(call.report.call_sid)]
+    failures = [row for row in rows if row.kind == EventKind.FAILURE]
+    assert {row.fields["layer"] for row in failures} >= {"stt", "llm", "tts", "handoff"}
+    assert all({"vendor", "kind", "stage", "action", "cost_ms"} <= row.fields.keys() for row in failures)
+    logged = [line.removeprefix("failure: ") for line in log if line.startswith("failure: call=CA")]
+    assert sorted(logged) == sorted(failure_line(row) for row in failures)
 
 
 async def test_failure_9_nothing_is_left_of_any_of_them(evening: CallPlayer) -> None:

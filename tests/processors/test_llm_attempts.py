@@ -152,6 +152,35 @@ def test_who_is_late_is_not_relied_upon_and_may_answer_after_all() -> None:
     assert attempts.winner == 1
 
 
+def test_a_failure_costs_what_passes_until_another_is_asked() -> None:
+    attempts = begun(1)
+    attempts.tick(1.0)
+    attempts.tick(2.5)
+    assert attempts.cost_s(0, 2.5) == 1.0  # the hedge was asked then
+    attempts.tick(3.5)
+    assert attempts.cost_s(1, 3.5) == 2.5
+    attempts.tick(6.0)
+    assert attempts.cost_s(2, 6.0) == 2.5  # nobody else is
+
+
+def test_a_failure_that_is_tried_again_costs_the_pause_too() -> None:
+    attempts = begun(1)
+    attempts.failed(0, Failure.OVERLOADED, 0.4)
+    assert attempts.cost_s(0, 0.4) == pytest.approx(0.4 + PAUSE_S)
+
+
+def test_an_answer_that_breaks_off_costs_from_when_its_words_are_spoken() -> None:
+    attempts = begun()
+    attempts.words(0, 14, 0.5)  # a second of speech
+    attempts.sign(0, 0.7)
+    attempts.failed(0, Failure.CLOSED, 0.9)
+    assert attempts.cost_s(0, 0.9) == 0.0
+    attempts = begun()
+    attempts.words(0, 14, 0.5)
+    attempts.failed(0, Failure.CLOSED, 2.2)
+    assert attempts.cost_s(0, 2.2) == pytest.approx(0.7)
+
+
 def test_all_that_hang_are_given_up_together_and_in_time() -> None:
     attempts = begun(1)
     for at_s in (1.0, 2.5, 3.5, 6.0):

@@ -44,6 +44,7 @@ BUSY: list[Step] = [0.05, ConnectionError("busy")]
 class Listener:
     def __init__(self) -> None:
         self.failed: list[tuple[str, str, str, str]] = []
+        self.costs_s: list[float] = []
         self.hedged: list[str] = []
         self.wasted: list[tuple[str, str, int]] = []
         self.asked: list[tuple[str, str, str]] = []
@@ -53,9 +54,11 @@ class Listener:
         self.asked.append((vendor, tier, reason))
 
     def llm_attempt_failed(
-        self, *, vendor: str, failure: str, stage: str, response: str, waited_s: float
+        self, *, vendor: str, model: str, failure: str, stage: str, response: str, cost_s: float
     ) -> None:
-        assert waited_s >= 0
+        assert model == f"{vendor}-model"
+        assert cost_s >= 0
+        self.costs_s.append(round(cost_s, 3))
         self.failed.append((vendor, failure, stage, response))
 
     def llm_hedged(self, *, vendor: str) -> None:
@@ -212,12 +215,21 @@ async def test_three_failures_give_up_once_and_nothing_is_answered_afterwards() 
         assert (rig.given_up, len(source.asked)) == ([GIVE_UP_REASON], 3)
 
 
+async def test_the_cost_of_a_failure_is_how_much_later_the_next_is_asked() -> None:
+    async with Rig(ScriptedSource([0.5, ConnectionError("busy")], ANSWER)) as rig:
+        await rig.ask(3.0)
+        assert rig.text == HEARD
+        [cost_s] = rig.listener.costs_s
+        pause_s = AttemptPolicy().retry_pause_s
+        assert 0.5 + pause_s / 2 <= cost_s <= 0.5 + 1.5 * pause_s
+
+
 async def test_a_model_that_only_hangs_is_given_up_in_time() -> None:
     source = ScriptedSource([HANGS])
     async with Rig(source) as rig:
         await rig.ask(AttemptPolicy().turn_limit_s + 0.1)
         assert rig.given_up == [GIVE_UP_REASON]
-        assert {kind for _, kind, _, _ in rig.listener.failed} == {"hang"}
+        assert [kind for _, kind, _, _ in rig.listener.failed] == ["hang"] * 3  # each is told once
         assert (len(source.asked), source.cancelled) == (3, 3)
 
 
@@ -439,6 +451,13 @@ class Ahead(Rig):
     async def confirm(self) -> None:
         await self.give(UserStoppedSpeakingFrame(), LLMContextUserTurnFrame("When are you open?", "now"))
         await asyncio.sleep(3.0)
+
+
+async def test_a_failure_of_what_is_thought_ahead_costs_nobody_anything() -> None:
+    async with Ahead(ScriptedSource([0.5, ConnectionError("busy")], ANSWER)) as rig:
+        await rig.give(UserStartedSpeakingFrame())
+        await rig.ask(3.0, ahead=True)
+        assert (rig.text, rig.listener.costs_s) == (HEARD, [0.0])
 
 
 async def test_an_answer_thought_ahead_is_announced_and_goes_on() -> None:

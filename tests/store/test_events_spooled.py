@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from loguru import logger
 
 from store.errors import StoreUnavailableError
-from store.events import EventKind
+from store.events import EventKind, failure
 from store.events_spooled import SpooledEventLog
 from store.events_sqlite import SqliteEventLog
 from store.spool import Spool, SpoolFullError
@@ -48,6 +49,21 @@ async def test_what_is_on_its_way_is_read_behind_what_is_written(log: Log) -> No
     assert await log.spool.settled(5)
     assert await log.log.of_call("CA1") == events
     assert [one.call_sid for one in (await log.log.since()).events] == ["CA1"] * 3 + ["CA10", "CA1"]
+
+
+async def test_each_failure_is_a_line_in_the_log_too(log: Log) -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+    row = failure(
+        "CA1", vendor="cartesia", kind="closed", stage="speaking", action="next:elevenlabs", cost_ms=180.04
+    )
+    log.log.note(row)
+    log.log.note(silence := event(1))
+    logger.remove(sink)
+    assert [line.strip() for line in lines] == [
+        "failure: call=CA1 vendor=cartesia kind=closed stage=speaking action=next:elevenlabs cost_ms=180.0"
+    ]
+    assert await log.log.of_call("CA1") == [row, silence]
 
 
 async def test_a_log_that_is_locked_gets_every_event_once_and_in_order(log: Log) -> None:
