@@ -31,6 +31,82 @@ class Call:
         return [text for _, text in self.spoken]
 
 
+class Conversation:
+    """A person's frames, one every 20 ms, against an agent that says one text after the other."""
+
+    def __init__(
+        self, person: Person, senses: Senses, *, knows_words: bool, pauses_s: float, obeys: bool
+    ) -> None:
+        self.call = Call(person)
+        self.now_s = 0.0
+        self.is_over = False
+        self._senses = senses
+        self._script = person.act()
+        self._knows_words, self._pauses_s, self._obeys = knows_words, pauses_s, obeys
+        self._agent_at, self._agent_text, self._words_heard = 0.0, "", 0
+        self._mouth_until, self._paused_at = -1.0, -1000.0
+
+    def agent_says(self, text: str, at_s: float) -> None:
+        """Have the agent say a text from a moment on, which may be to come."""
+        self._agent_at, self._agent_text, self._words_heard = at_s, text, 0
+
+    def hear(self, tick: int) -> bool:
+        """Let the person hear a frame; return whether they have just said something to its end."""
+        senses, self.now_s = self._senses, tick * 0.02
+        if self._paused_at <= self.now_s < self._paused_at + self._pauses_s:
+            self._agent_at += 0.02
+        elif self._is_agent_speaking():
+            position, word = tick * FRAME_SAMPLES, self._agent_word()
+            senses.hear(position, position + FRAME_SAMPLES - 1)
+            if self._knows_words and word == self._words_heard:
+                senses.words.append((position, self._agent_text.split()[word]))
+                self._words_heard += 1
+        senses.now = (tick + 1) * FRAME_SAMPLES
+        was_speaking, senses.is_speaking = senses.is_speaking, self.now_s < self._mouth_until
+        return was_speaking and not senses.is_speaking
+
+    def act(self) -> None:
+        """Do what the person does next."""
+        call = self.call
+        match next(self._script, None):
+            case Speak(text=text, kind=kind, at=at) if kind is not SoundKind.SPEECH and at is not None:
+                self._sound(text, at, len(text.split()) * SECONDS_PER_WORD)
+            case MakeEcho(echo=echo, at=at):
+                self._sound("echo", at, echo.ms / 1000)
+            case MakeNoise(noise=noise, at=at):
+                call.noises += 1
+                self._sound(noise.kind.value, at, noise.ms / 1000)
+            case Speak(text=text):
+                call.spoken.append((self.now_s, text))
+                self._use_mouth(self.now_s, len(text.split()) * SECONDS_PER_WORD)
+                if self._obeys and self._is_agent_speaking():
+                    self._agent_text = " ".join(self._agent_text.split()[: self._agent_word()])
+            case PressKey(digit=digit):
+                call.keys.append(digit)
+            case HangUp():
+                call.hung_up_s, self.is_over = self.now_s, True
+            case None:
+                pass
+
+    def _is_agent_speaking(self) -> bool:
+        length_s = len(self._agent_text.split()) * SECONDS_PER_WORD
+        return self._agent_at <= self.now_s < self._agent_at + length_s
+
+    def _agent_word(self) -> int:
+        return int((self.now_s - self._agent_at) / SECONDS_PER_WORD)
+
+    def _sound(self, what: str, at: int | None, length_s: float) -> None:
+        start_s = self.now_s if at is None else max(self.now_s, at / RATE_HZ)
+        self.call.sounds.append((self.now_s, start_s, what))
+        self._use_mouth(start_s, length_s)
+        self._paused_at = start_s + 0.1
+
+    def _use_mouth(self, start_s: float, length_s: float) -> None:
+        senses, self._mouth_until = self._senses, start_s + length_s
+        senses.is_speaking = True
+        senses.own_start, senses.own_end = int(start_s * RATE_HZ), int(self._mouth_until * RATE_HZ)
+
+
 def converse(
     *steps: Mapping[str, object],
     replies: list[str],
@@ -47,62 +123,17 @@ def converse(
     It pauses for `pauses_s` when a sound is made over it.
     """
     senses = Senses()
-    call = Call(Person(scenario(*steps, **options), senses, seed=3))
-    script = call.person.act()
+    person = Person(scenario(*steps, **options), senses, seed=3)
+    talk = Conversation(person, senses, knows_words=knows_words, pauses_s=pauses_s, obeys=obeys)
+    talk.agent_says(greeting, 0.2)
     queue = list(replies)
-    agent_at, agent_text, words_heard = 0.2, greeting, 0
-    mouth_until, paused_at = -1.0, -1000.0
     for tick in range(int(limit_s * 50)):
-        now_s = tick * 0.02
-        end_s = agent_at + len(agent_text.split()) * SECONDS_PER_WORD
-        if paused_at <= now_s < paused_at + pauses_s:
-            agent_at += 0.02
-        elif agent_at <= now_s < end_s:
-            position = tick * FRAME_SAMPLES
-            senses.hear(position, position + FRAME_SAMPLES - 1)
-            word = int((now_s - agent_at) / SECONDS_PER_WORD)
-            if knows_words and word == words_heard:
-                senses.words.append((position, agent_text.split()[word]))
-                words_heard += 1
-        senses.now = (tick + 1) * FRAME_SAMPLES
-        was_speaking, senses.is_speaking = senses.is_speaking, now_s < mouth_until
-        if was_speaking and not senses.is_speaking and queue:
-            agent_at, agent_text, words_heard = now_s + think_s, queue.pop(0), 0
-        match next(script, None):
-            case Speak(text=text, kind=kind, at=at) if kind is not SoundKind.SPEECH and at is not None:
-                call.sounds.append((now_s, at / RATE_HZ, text))
-                start_s = max(now_s, at / RATE_HZ)
-                mouth_until = start_s + len(text.split()) * SECONDS_PER_WORD
-                senses.is_speaking, paused_at = True, start_s + 0.1
-                senses.own_start, senses.own_end = int(start_s * RATE_HZ), int(mouth_until * RATE_HZ)
-            case MakeEcho(echo=echo, at=at):
-                start_s = now_s if at is None else max(now_s, at / RATE_HZ)
-                call.sounds.append((now_s, start_s, "echo"))
-                mouth_until = start_s + echo.ms / 1000
-                senses.is_speaking, paused_at = True, start_s + 0.1
-                senses.own_start, senses.own_end = int(start_s * RATE_HZ), int(mouth_until * RATE_HZ)
-            case Speak(text=text):
-                call.spoken.append((now_s, text))
-                mouth_until = now_s + len(text.split()) * SECONDS_PER_WORD
-                senses.is_speaking = True
-                senses.own_start, senses.own_end = int(now_s * RATE_HZ), int(mouth_until * RATE_HZ)
-                if obeys and agent_at <= now_s < end_s:
-                    agent_text = " ".join(agent_text.split()[: int((now_s - agent_at) / SECONDS_PER_WORD)])
-            case PressKey(digit=digit):
-                call.keys.append(digit)
-            case MakeNoise(noise=noise, at=at):
-                call.noises += 1
-                start_s = now_s if at is None else max(now_s, at / RATE_HZ)
-                call.sounds.append((now_s, start_s, noise.kind.value))
-                mouth_until = start_s + noise.ms / 1000
-                senses.is_speaking, paused_at = True, start_s + 0.1
-                senses.own_start, senses.own_end = int(start_s * RATE_HZ), int(mouth_until * RATE_HZ)
-            case HangUp():
-                call.hung_up_s = now_s
-                return call
-            case None:
-                pass
-    return call
+        if talk.hear(tick) and queue:
+            talk.agent_says(queue.pop(0), talk.now_s + think_s)
+        talk.act()
+        if talk.is_over:
+            break
+    return talk.call
 
 
 def test_who_talks_for_minutes_is_heard_out() -> None:
