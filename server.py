@@ -469,6 +469,7 @@ def _meter(resources: Resources, loop_health: LoopHealth) -> ProcessMeter:
         loop=loop_health,
         backlog_s=lambda: resources.builds.backlog_s,
         voice_health=resources.voice_health,
+        workers=resources.settings.workers,
     )
 
 

@@ -41,6 +41,7 @@ from bot.services import (
     TOGETHER_MODEL,
     Layer,
     Options,
+    share_of_plan,
 )
 from bot.settings import Settings, Vendor, VendorSource
 from bot.stores import WRITE_LIMIT_S, spool_folder
@@ -121,7 +122,8 @@ async def examine(
             if sims
             else []
         )
-        return [*notes, *(finding for findings in found for finding in findings), doctor.clock()]
+        plans = plan_findings(agents, settings.workers)
+        return [*notes, *(finding for findings in found for finding in findings), *plans, doctor.clock()]
 
 
 def clock_finding(server_dates: Iterable[str], now: datetime) -> Finding:
@@ -133,6 +135,18 @@ def clock_finding(server_dates: Iterable[str], now: datetime) -> Finding:
     if min(skews_s) > CLOCK_TOLERANCE_S:
         return Finding("clock", Verdict.FAULT, f"is {min(skews_s):.0f} s off; synchronise it (NTP)")
     return Finding("clock", Verdict.GOOD, "agrees with the vendors'")
+
+
+def plan_findings(agents: Mapping[str, Agent], workers: int) -> list[Finding]:
+    """Say how the vendors' plans are shared by several workers; with one there is nothing to say."""
+    chosen = [
+        (f"{choice.name} ({layer.value}) concurrency", choice.options)
+        for agent in agents.values()
+        for layer in Layer
+        for choice in agent.config.services.of(layer)
+        if workers > 1 and "concurrency" in choice.options
+    ]
+    return list(dict.fromkeys(_plan_finding(subject, options, workers) for subject, options in chosen))
 
 
 def redis_finding(found: RedisProbe) -> Finding:
@@ -440,6 +454,17 @@ class _Doctor:
     def _note_date(self, response: aiohttp.ClientResponse) -> None:
         if date := response.headers.get("Date"):
             self._server_dates.append(date)
+
+
+def _plan_finding(subject: str, options: Options, workers: int) -> Finding:
+    concurrency = options["concurrency"]
+    shared = f"{concurrency}: {share_of_plan(options, workers)} for each of {workers} workers"
+    if concurrency < workers:
+        advice = f"together they may ask for {workers}: lower WORKERS to {concurrency}"
+        return Finding(subject, Verdict.WARNING, f"{shared}; {advice}")
+    return Finding(
+        subject, Verdict.GOOD, f"{shared}; several machines share a plan by each having its part there"
+    )
 
 
 async def _bounded(subject: str, check: Check) -> list[Finding]:

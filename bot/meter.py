@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from bot.agent import Agent
-from bot.services import Layer
+from bot.services import Layer, share_of_plan
 from processors.voice_health import VoiceHealth
 from telephony.capacity import CALLS_PER_UTTERANCE, Load, LoopHealth, VendorPlan
 
@@ -16,18 +16,22 @@ _COUNTS_SOCKETS = frozenset({(Layer.TTS, "deepgram")})
 """Vendors whose plan counts connections of that layer, of which each call has one from its start."""
 
 
-def vendor_plans(agents: Iterable[Agent]) -> dict[str, tuple[VendorPlan, ...]]:
-    """Return agent to what its vendors' plans allow, by `concurrency` in `services:`.
+def vendor_plans(agents: Iterable[Agent], *, workers: int = 1) -> dict[str, tuple[VendorPlan, ...]]:
+    """Return agent to what its vendors' plans allow one of several workers, by `concurrency` in `services:`.
 
     Vendors of a layer stand in for each other, so their places add up; with one whose plan is not known there is no
     limit that could be.
+
+    Args:
+        agents: All.
+        workers: Processes that share the plans.
     """
     plans: dict[str, tuple[VendorPlan, ...]] = {}
     for agent in agents:
         found: list[VendorPlan] = []
         for layer in Layer:
             chosen = agent.config.services.of(layer)
-            places = [(choice.name, choice.options.get("concurrency")) for choice in chosen]
+            places = [(choice.name, share_of_plan(choice.options, workers)) for choice in chosen]
             known = [place * _calls_per_place(layer, name) for name, place in places if place is not None]
             if len(known) == len(chosen):
                 names = frozenset(f"{layer.value}:{choice.name}" for choice in chosen)
@@ -50,6 +54,7 @@ class ProcessMeter:
         loop: LoopHealth,
         backlog_s: Callable[[], float],
         voice_health: VoiceHealth,
+        workers: int = 1,
     ) -> None:
         """Join what is measured.
 
@@ -58,10 +63,16 @@ class ProcessMeter:
             loop: Fed by `bot.loop_lag`.
             backlog_s: Returns how long one more call would wait for its pipeline, in seconds.
             voice_health: Counts the utterances that are being said.
+            workers: Processes that share the vendors' plans.
         """
         agents = tuple(agents)
-        self.plans: Mapping[str, tuple[VendorPlan, ...]] = vendor_plans(agents)
-        self._voices = {agent.slug: agent.config.services.tts for agent in agents}
+        self.plans: Mapping[str, tuple[VendorPlan, ...]] = vendor_plans(agents, workers=workers)
+        self._voices = {
+            agent.slug: [
+                (choice.name, share_of_plan(choice.options, workers)) for choice in agent.config.services.tts
+            ]
+            for agent in agents
+        }
         self._loop = loop
         self._backlog_s = backlog_s
         self._voice_health = voice_health
@@ -76,7 +87,7 @@ class ProcessMeter:
         )
 
     def _is_voice_taken(self, agent: str) -> bool:
-        plans = [(choice.name, choice.options.get("concurrency")) for choice in self._voices.get(agent, ())]
+        plans = self._voices.get(agent, [])
         return bool(plans) and all(
             most is not None and not self._voice_health.has_room(vendor, most) for vendor, most in plans
         )

@@ -161,6 +161,7 @@ class Resources:
             audio_out_hz=rate_hz,
             language=agent.config.language,
             voices=agent.config.voices,
+            workers=self.settings.workers,
             speculates=agent.config.speculation.enabled,
             recogniser_health=self.recogniser_health,
             voice_health=self.voice_health,

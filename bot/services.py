@@ -109,6 +109,8 @@ class ServiceContext:
     """Of `agent.yaml`, e.g. `en-US`."""
     voices: Mapping[str, str]
     """TTS vendor to voice id."""
+    workers: int = 1
+    """Processes that share the vendors' plans."""
     tool_timeout_s: float = 3.0
     """Limit of a tool that sets none itself."""
     speculates: bool = False
@@ -392,7 +394,7 @@ def _elevenlabs(options: Options, ctx: ServiceContext) -> TTSService:
         **_tts_arguments(constructor, ctx),
     )
     service.clients = ctx.clients
-    service.vendor, service.most_at_once = "elevenlabs", constructor.get("concurrency")
+    service.vendor, service.most_at_once = "elevenlabs", share_of_plan(constructor, ctx.workers)
     _cut_first_clause(service, ctx)
     return service
 
@@ -413,7 +415,7 @@ def _cartesia(options: Options, ctx: ServiceContext) -> TTSService:
         **_tts_arguments(constructor, ctx),
     )
     service.clients = ctx.clients
-    service.vendor, service.most_at_once = "cartesia", constructor.get("concurrency")
+    service.vendor, service.most_at_once = "cartesia", share_of_plan(constructor, ctx.workers)
     _cut_first_clause(service, ctx)
     return service
 
@@ -431,7 +433,7 @@ def _aura(options: Options, ctx: ServiceContext) -> TTSService:
         **arguments,
     )
     service.clients = ctx.clients
-    service.vendor, service.most_at_once = "deepgram", constructor.get("concurrency")
+    service.vendor, service.most_at_once = "deepgram", share_of_plan(constructor, ctx.workers)
     _cut_first_clause(service, ctx)
     return service
 
@@ -529,7 +531,7 @@ _ASSEMBLYAI_OPTIONS: dict[str, TypeAdapter[Any]] = {
 """Its turns are not the owner's to tune: they end when ours pause."""
 _PLAN_OPTIONS: dict[str, TypeAdapter[Any]] = {"concurrency": TypeAdapter(Annotated[int, Field(ge=1)])}
 """Of every vendor: how many streams (recogniser), answers (model) or utterances (voice) its plan allows at a time, over
-all calls of a process."""
+all workers of this machine."""
 
 _VOICE_OPTIONS: dict[str, TypeAdapter[Any]] = {
     "text_aggregation": TypeAdapter(Literal["sentence", "token"]),
@@ -745,6 +747,20 @@ def build_voice(choices: Sequence[tuple[str, Options]], ctx: ServiceContext) -> 
         else ClauseAggregator(language=ctx.language),
         text_aggregation_mode=aggregation,
     )
+
+
+def share_of_plan(options: Options, workers: int) -> int | None:
+    """Return how much of a vendor's `concurrency` one of several workers may use; None if that is not known.
+
+    All have the same share, and what is left over is nobody's: no worker knows of the others. Each has at least one,
+    for with none it could not have a call; so a plan of less than that is exceeded.
+
+    Args:
+        options: The vendor's.
+        workers: How many there are, > 0.
+    """
+    concurrency = options.get("concurrency")
+    return None if concurrency is None else max(1, concurrency // workers)
 
 
 def option_faults(layer: Layer, name: str, options: Options) -> list[tuple[str | None, str]]:

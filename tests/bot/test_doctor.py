@@ -7,7 +7,15 @@ import pytest
 from aiohttp import web
 
 from bot.agent import read_agent
-from bot.doctor import Finding, Verdict, clock_finding, examine, number_findings, redis_finding
+from bot.doctor import (
+    Finding,
+    Verdict,
+    clock_finding,
+    examine,
+    number_findings,
+    plan_findings,
+    redis_finding,
+)
 from bot.settings import Settings, Vendor, VendorSource, load_settings
 from store.redis_link import RedisProbe
 from telephony.rest import PhoneNumber
@@ -241,6 +249,21 @@ async def test_sims_are_told(tmp_path: Path) -> None:
     async with Town() as town:
         found = await findings(town, tmp_path, {**PLAN, Vendor.CARTESIA: VendorSource.SIM})
     assert found["sims"].sentence.startswith("cartesia: ")
+
+
+@pytest.mark.parametrize(
+    ("workers", "verdict", "said"),
+    [
+        (2, Verdict.GOOD, "5: 2 for each of 2 workers; several machines"),
+        (6, Verdict.WARNING, "5: 1 for each of 6 workers; together they may ask for 6: lower WORKERS to 5"),
+    ],
+)
+def test_how_workers_share_a_plan_is_told(tmp_path: Path, workers: int, verdict: Verdict, said: str) -> None:
+    agents = {"agent": read_agent(write_agent(tmp_path / "agent"))}
+    assert plan_findings(agents, 1) == []
+    [finding] = plan_findings(agents, workers)
+    assert (finding.subject, finding.verdict) == ("cartesia (tts) concurrency", verdict)
+    assert finding.sentence.startswith(said)
 
 
 async def test_stores_that_cannot_be_written_are_faults(tmp_path: Path) -> None:

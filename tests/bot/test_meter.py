@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bot.agent import Agent, read_agent
 from bot.errors import AgentFilesError
 from bot.meter import ProcessMeter, vendor_plans
-from bot.services import Layer, ServiceContext, build_llm, build_stt
+from bot.services import Layer, ServiceContext, build_llm, build_stt, share_of_plan
 from bot.settings import load_settings
 from bot.vendor_clients import VendorClients
 from processors.voice_health import ProcessVoiceHealth
@@ -39,6 +41,32 @@ def test_of_a_voice_whose_plan_counts_connections_each_call_takes_a_place(tmp_pa
     text = text.replace("elevenlabs: voice-1", "deepgram: aura-2-thalia-en")
     *_, voices = vendor_plans([agent(tmp_path, text)])["agent"]
     assert voices == VendorPlan(frozenset({"tts:deepgram", "tts:cartesia"}), 7 + 15)
+
+
+def test_several_workers_have_a_part_of_each_plan(tmp_path: Path) -> None:
+    one = agent(tmp_path)
+    assert [plan.calls for plan in vendor_plans([one], workers=2)["agent"]] == [1, 6, 9]
+    assert [plan.calls for plan in vendor_plans([one], workers=3)["agent"]] == [1, 3, 6]
+    voices = ProcessVoiceHealth()
+    meter = ProcessMeter([one], loop=LoopHealth(), backlog_s=lambda: 0.0, voice_health=voices, workers=2)
+    assert meter.plans == vendor_plans([one], workers=2)
+    for vendor, most in (("elevenlabs", 1), ("cartesia", 2)):
+        assert not meter.load("agent", {}).is_voice_taken
+        for _ in range(most):
+            assert voices.begin(vendor, most)
+    assert meter.load("agent", {}).is_voice_taken
+
+
+@given(st.integers(1, 100), st.integers(1, 16))
+def test_together_workers_use_no_more_than_a_plan_that_has_enough_for_each(
+    concurrency: int, workers: int
+) -> None:
+    share = share_of_plan({"concurrency": concurrency}, workers)
+    assert share is not None
+    assert share >= 1
+    assert workers * share <= max(concurrency, workers)
+    assert concurrency - workers * share < workers, "no more is left over than cannot be shared"
+    assert share_of_plan({}, workers) is None
 
 
 def test_a_layer_with_a_vendor_of_unknown_plan_has_no_limit(tmp_path: Path) -> None:

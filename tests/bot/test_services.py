@@ -335,6 +335,16 @@ def test_deepgram_speaks_with_the_agents_voice(context: ServiceContext) -> None:
     assert service._append_trailing_space is True
 
 
+@pytest.mark.parametrize("vendor", ["elevenlabs", "cartesia", "deepgram"])
+@pytest.mark.parametrize(("workers", "most"), [(1, 5), (2, 2), (8, 1)])
+def test_a_voice_speaks_its_workers_share_of_the_plan(
+    context: ServiceContext, vendor: str, workers: int, most: int
+) -> None:
+    shared = dataclasses.replace(context, workers=workers)
+    service: Any = build_tts(vendor, {"concurrency": 5}, shared)
+    assert service.most_at_once == most
+
+
 def test_a_voice_is_that_of_all_its_vendors_in_their_order(context: ServiceContext) -> None:
     voice = build_voice([("cartesia", {"concurrency": 3}), ("elevenlabs", {"speed": 1.1})], context)
     assert [one.vendor for one in voice.voices] == ["cartesia", "elevenlabs"]
