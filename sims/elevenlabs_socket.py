@@ -230,6 +230,8 @@ class MultiContextSocket(TextSocket):
     def __init__(self, sim: VoiceVendorSim, request: web.Request, socket: web.WebSocketResponse) -> None:
         super().__init__(sim, request, socket)
         self._wants_close = False
+        self._ending: set[_Context] = set()
+        """Contexts that were told to close and still count."""
 
     async def take(self, message: Mapping[str, Any]) -> None:
         """Act on one message of the client."""
@@ -265,11 +267,13 @@ class MultiContextSocket(TextSocket):
 
     async def end_context(self, context: _Context) -> None:
         """End a context, and the socket if the client waits for that."""
+        self._ending.discard(context)
         await super().end_context(context)
         self._close_if_idle()
 
     def _check_room(self) -> None:
-        if len(self._contexts) >= MAX_CONTEXTS:
+        if len(self._contexts) + len(self._ending) >= MAX_CONTEXTS:
+            self.sim.stats["contexts_refused"] += 1
             raise _policy_violation(
                 "max_active_conversations",
                 f"Maximum simultaneous contexts per WebSocket connection exceeded ({MAX_CONTEXTS}). "
@@ -284,10 +288,21 @@ class MultiContextSocket(TextSocket):
             # What was flushed is still spoken. The id is free at once for a fresh context.
             del self._contexts[context_id]
             self._put(context, _Close())
+            if self.sim.ends_contexts_after_s:
+                self._ending.add(context)
             return
         if context.task is not None:
             context.task.cancel()
         self.sim.stats["contexts_cut"] += 1
+        if self.sim.ends_contexts_after_s:
+            del self._contexts[context_id]
+            self._ending.add(context)
+            self.start(self._end_later(context))
+        else:
+            await self.end_context(context)
+
+    async def _end_later(self, context: _Context) -> None:
+        await asyncio.sleep(self.sim.ends_contexts_after_s)
         await self.end_context(context)
 
     def _close_if_idle(self) -> None:

@@ -112,6 +112,8 @@ class VoiceVendorSim(VendorSim):
         self.open_sockets = 0
         self.active = 0
         """Contexts and requests under way that count against the plan's concurrency."""
+        self.ends_contexts_after_s = 0.0
+        """How long ElevenLabs takes to end a context that is closed; above 0, what is still spoken counts, too."""
         self.spoken_log: deque[Spoken] = deque(maxlen=1024)
         self._synthesizer = synthesizer
         self._numbers = itertools.count(1)

@@ -17,7 +17,7 @@ from websockets.frames import Close
 
 from processors.aura_voice import MOST_FLUSHES, AuraVoice
 from processors.cartesia_words import CartesiaWords
-from processors.context_words import ContextWords
+from processors.context_words import MOST_CONTEXTS, ContextWords
 from processors.hosted_voice import failure_of, failure_of_status, failure_of_words
 from processors.voices import FailureKind, Voice, VoiceFailure
 from sims.aura import AuraSim
@@ -361,3 +361,78 @@ async def test_many_short_replies_in_a_minute_are_said_on_two_connections_of_aur
             assert (heard.failed, heard.lost, again) == ([], [], [FailureKind.FORGOTTEN])
         assert (sim.stats["sockets"], sim.stats["flushes_refused"]) == (2, 0)
     synthesizer.close()
+
+
+# --- Contexts of a connection
+
+
+@pytest_asyncio.fixture
+async def eleven() -> AsyncGenerator[Vendor]:
+    synthesizer = SpeechSynthesizer(None)
+    async with ElevenLabsSim(PROFILES["realistic"], synthesizer=synthesizer, api_key="right") as sim:
+        yield Vendor(sim, make(sim))
+    synthesizer.close()
+
+
+@pytest.mark.parametrize("ends_after_s", [0.0, 0.12])
+async def test_however_often_it_is_interrupted_no_context_too_many_is_opened(
+    eleven: Vendor, ends_after_s: float
+) -> None:
+    eleven.sim.ends_contexts_after_s = ends_after_s
+    async with hosted(eleven.voice) as heard:
+        await eleven.voice.connect()
+        await keep_alive(eleven.voice)
+        for number in range(2 * MOST_CONTEXTS):
+            await eleven.voice.speak(TEXT, f"cut {number}")
+            if number % MOST_CONTEXTS == 0:
+                await heard.until(lambda heard, number=number: f"cut {number}" in heard.audio)
+            await eleven.voice.drop(f"cut {number}")
+        for number in range(MOST_CONTEXTS + 1):
+            await eleven.voice.speak(TEXT, f"whole {number}")
+            await eleven.voice.finish(f"whole {number}")
+            await heard.until(lambda heard, number=number: f"whole {number}" in heard.ended)
+        assert (heard.failed, heard.lost) == ([], [])
+    assert eleven.sim.stats["contexts_refused"] == 0
+    assert eleven.sim.stats["sockets"] == 1
+
+
+async def test_text_of_more_contexts_than_the_vendor_takes_waits(eleven: Vendor) -> None:
+    eleven.sim.ends_contexts_after_s = 0.05
+    async with hosted(eleven.voice) as heard:
+        await eleven.voice.connect()
+        for number in range(4):
+            await eleven.voice.speak(TEXT, f"c{number}")
+        waiting = asyncio.create_task(eleven.voice.speak(TEXT, "c4"))
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        await eleven.voice.drop("c0")
+        await waiting
+        await heard.until(lambda heard: "c4" in heard.audio)
+        assert "contexts_refused" not in eleven.sim.stats
+
+
+async def test_what_never_ends_is_left_behind_with_its_connection(eleven: Vendor) -> None:
+    eleven.sim.ends_contexts_after_s = 60.0
+    async with hosted(eleven.voice) as heard:
+        await eleven.voice.connect()
+        for number in range(4):
+            await eleven.voice.speak(TEXT, f"c{number}")
+            await eleven.voice.drop(f"c{number}")
+        began_s = asyncio.get_running_loop().time()
+        for _ in range(2):
+            with pytest.raises(VoiceFailure) as caught:
+                await eleven.voice.speak(TEXT, "c4")
+            assert caught.value.kind is FailureKind.FORGOTTEN
+            assert not eleven.voice.is_connected
+        await eleven.voice.connect()
+        assert asyncio.get_running_loop().time() - began_s < 1.0
+        await eleven.voice.speak(TEXT, "c5")
+        await heard.until(lambda heard: "c5" in heard.audio)
+        assert (heard.failed, heard.lost) == ([], [])
+    assert eleven.sim.stats["contexts_refused"] == 0
+    assert eleven.sim.stats["sockets"] == 2
+
+
+async def keep_alive(voice: Any) -> None:
+    """Do what Pipecat does every ten seconds: it opens a context, which stays."""
+    await voice._send_keepalive()

@@ -12,6 +12,7 @@ import pytest
 from elevenlabs.types import AudioOutputMulti, FinalOutputMulti
 
 from sims.elevenlabs import ElevenLabsSim
+from sims.elevenlabs_socket import MAX_CONTEXTS
 from sims.faults import FaultKind, FaultSpec
 from sims.profiles import PROFILES
 from sims.speech import SpeechSynthesizer
@@ -188,6 +189,22 @@ async def test_close_socket_waits_for_an_open_default_context(client: Client) ->
     frames, code, _ = await client.read_end()
     assert frames == [{"isFinal": True, "contextId": None}]
     assert code == 1000
+
+
+async def test_a_context_that_ends_late_counts_until_it_has(sim: ElevenLabsSim, client: Client) -> None:
+    sim.ends_contexts_after_s = 0.1
+    names = [str(number) for number in range(MAX_CONTEXTS)]
+    await client.send(*({"text": " ", "context_id": name} for name in names))
+    await client.send({"context_id": "0", "close_context": True})
+    assert await client.read() == {"isFinal": True, "contextId": "0"}
+    await client.send(*TURN)
+    assert text_of(await client.read_context()) == "Hello there. How are you?"
+    await client.send(
+        {"context_id": "1", "close_context": True}, *({**TURN[0], "context_id": x} for x in "xy")
+    )
+    (frame,), _, _ = await client.read_end()
+    assert frame["error"] == "max_active_conversations"
+    assert sim.stats["contexts_refused"] == 1
 
 
 async def test_sixth_context_is_an_error(client: Client) -> None:
