@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -208,10 +209,12 @@ def _add_twilio_routes(
         return _twiml(body, headers={"Connection": "close"} if board.is_draining else None)
 
     @app.post(OVERFLOW_PATH + "/{step}")
-    async def overflow(request: Request, step: str, agent: str, person: int = 0) -> Response:
+    async def overflow(
+        request: Request, step: str, agent: str, person: int = 0, due: datetime | None = None
+    ) -> Response:
         form = await checked(request)
         try:
-            return _twiml(request.app.state.board.overflow(step, agent, person, form))
+            return _twiml(await request.app.state.board.overflow(step, agent, person, form, due_at=due))
         except KeyError:
             raise HTTPException(404) from None
 

@@ -6,22 +6,24 @@ one that is full itself. `next_step` decides, `OverflowDesk` writes the document
     refused --somebody to ring, and it is open--> RING 0
     RING n --spoken with--> HANG_UP
     RING n --not answered | declined, one more to ring--> RING n + 1
-    refused | RING, nobody left --voicemail--> MESSAGE --recorded--> THANKS
+    refused | RING, nobody left --voicemail--> MESSAGE --recorded--> THANKS, with the time of the call back
     refused | RING, nobody left --no voicemail--> LINE
 """
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlencode
 
 from bot.agent import Agent, Overflow
 from bot.handoff_case import RECORDING_PATH
+from bot.handoff_lines import handoff_lines
 from bot.lines import fixed_lines
 from bot.overflow_lines import overflow_lines
+from flows.spoken import say_datetime
 from integrations.calendar import OpeningHours
-from integrations.callbacks import is_open
+from integrations.callbacks import callback_due, is_open
 from telephony import twiml
 from telephony.signature import PublicAddress
 
@@ -56,6 +58,8 @@ class Next:
     step: OverflowStep
     person: int = 0
     """Index into `overflow.ring`."""
+    due_at: datetime | None = None
+    """Of a message: by when the caller is to be called back."""
 
 
 def next_step(
@@ -115,9 +119,14 @@ class OverflowDesk:
         was_bridged = bridged == "true" if bridged else form.get("DialCallStatus") == "completed"
         return self._document(agent, OverflowEvent.DIALLED, person=person, was_bridged=was_bridged)
 
-    def recorded(self, agent: Agent) -> tuple[Next, str]:
-        """Return what follows a message, and its TwiML."""
-        return self._document(agent, OverflowEvent.RECORDED)
+    def recorded(self, agent: Agent, due_at: datetime | None) -> tuple[Next, str]:
+        """Return what follows a message, and its TwiML.
+
+        Args:
+            agent: Whose caller.
+            due_at: By when they are called back, if that is written down; None promises nothing.
+        """
+        return self._document(agent, OverflowEvent.RECORDED, due_at=due_at)
 
     def whisper(self, agent: Agent) -> str:
         """Return what the person hears who was rung: a machine presses no key."""
@@ -134,7 +143,13 @@ class OverflowDesk:
         return twiml.empty() if form.get("Digits") == _ACCEPTS else twiml.hangup()
 
     def _document(
-        self, agent: Agent, event: OverflowEvent, *, person: int = 0, was_bridged: bool = False
+        self,
+        agent: Agent,
+        event: OverflowEvent,
+        *,
+        person: int = 0,
+        was_bridged: bool = False,
+        due_at: datetime | None = None,
     ) -> tuple[Next, str]:
         config = agent.config
         following = next_step(
@@ -154,13 +169,15 @@ class OverflowDesk:
                     ring_s=config.overflow.ring_s,
                 )
             case OverflowStep.MESSAGE:
+                due_at = self._callback_due(agent)
+                following = replace(following, due_at=due_at)
                 document = twiml.take_voicemail(
                     twiml.Spoken(lines.message, language),
-                    action_url=self._url(agent, "recorded"),
+                    action_url=self._url(agent, "recorded", due=int(due_at.timestamp())),
                     recording_url=self._address.http(RECORDING_PATH),
                 )
             case OverflowStep.THANKS:
-                document = twiml.say_and_hang_up(lines.thanks, language=language)
+                document = twiml.say_and_hang_up(_thanks(agent, due_at), language=language)
             case OverflowStep.LINE:
                 line = config.overflow.say or fixed_lines(language).overflow
                 document = twiml.say_and_hang_up(line, language=language)
@@ -168,10 +185,24 @@ class OverflowDesk:
                 document = twiml.hangup()
         return following, document
 
-    def _url(self, agent: Agent, step: str, person: int = 0) -> str:
-        return self._address.http(
-            f"{OVERFLOW_PATH}/{step}?{urlencode({'agent': agent.slug, 'person': person})}"
-        )
+    def _url(self, agent: Agent, step: str, person: int = 0, **query: int) -> str:
+        given = {"agent": agent.slug, "person": person, **query}
+        # In alphabetical order: another one has made signatures fail, some report.
+        return self._address.http(f"{OVERFLOW_PATH}/{step}?{urlencode(sorted(given.items()))}")
 
     def _is_open(self, agent: Agent) -> bool:
         return is_open(OpeningHours.parse(agent.config.hours), self._now().astimezone(agent.config.zone))
+
+    def _callback_due(self, agent: Agent) -> datetime:
+        config = agent.config
+        within_min = config.handoff.callback_within_min
+        return callback_due(OpeningHours.parse(config.hours), config.zone, self._now(), within_min=within_min)
+
+
+def _thanks(agent: Agent, due_at: datetime | None) -> str:
+    """Return what is said behind a message, in the words of a hand-off's."""
+    lines, promise = handoff_lines(agent.config.language), ""
+    if due_at is not None:
+        when = say_datetime(due_at.astimezone(agent.config.zone), agent.config.language)
+        promise = lines.call_back.format(when=when)
+    return " ".join(filter(None, (lines.thanks, promise, lines.goodbye)))

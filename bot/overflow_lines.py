@@ -13,8 +13,6 @@ class OverflowLines:
     """To the same, who has pressed nothing."""
     message: str
     """To the caller, before the tone."""
-    thanks: str
-    """To the caller, behind their message."""
 
 
 _LINES = {
@@ -23,46 +21,39 @@ _LINES = {
         press="Press 1 to take the call.",
         message="All our lines are busy right now. Please leave your name, your number and your message after the "
         "tone.",
-        thanks="Thank you. Goodbye.",
     ),
     "de": OverflowLines(
         whisper="Ein Anruf für {name}, weil alle Leitungen besetzt sind. Drücken Sie die 1, um ihn anzunehmen.",
         press="Drücken Sie die 1, um den Anruf anzunehmen.",
         message="Im Moment sind alle Leitungen besetzt. Bitte sprechen Sie nach dem Ton Ihren Namen, Ihre Nummer und "
         "Ihre Nachricht.",
-        thanks="Danke. Auf Wiederhören.",
     ),
     "es": OverflowLines(
         whisper="Una llamada para {name}, porque todas las líneas están ocupadas. Pulse 1 para atenderla.",
         press="Pulse 1 para atender la llamada.",
         message="Todas nuestras líneas están ocupadas. Deje su nombre, su número y su mensaje después de la señal.",
-        thanks="Gracias. Adiós.",
     ),
     "fr": OverflowLines(
         whisper="Un appel pour {name}, car toutes les lignes sont occupées. Appuyez sur 1 pour le prendre.",
         press="Appuyez sur 1 pour prendre l'appel.",
         message="Toutes nos lignes sont occupées. Merci de laisser votre nom, votre numéro et votre message après le "
         "signal sonore.",
-        thanks="Merci. Au revoir.",
     ),
     "it": OverflowLines(
         whisper="Una chiamata per {name}, perché tutte le linee sono occupate. Prema 1 per rispondere.",
         press="Prema 1 per rispondere alla chiamata.",
         message="Al momento tutte le linee sono occupate. Lasci il nome, il numero e un messaggio dopo il segnale.",
-        thanks="Grazie. Arrivederci.",
     ),
     "nl": OverflowLines(
         whisper="Een gesprek voor {name}, omdat alle lijnen bezet zijn. Druk op 1 om het aan te nemen.",
         press="Druk op 1 om het gesprek aan te nemen.",
         message="Op dit moment zijn al onze lijnen bezet. Spreek na de toon uw naam, uw nummer en uw bericht in.",
-        thanks="Dank u wel. Tot ziens.",
     ),
     "pt": OverflowLines(
         whisper="Uma chamada para {name}, porque todas as linhas estão ocupadas. Prima 1 para a atender.",
         press="Prima 1 para atender a chamada.",
         message="De momento todas as linhas estão ocupadas. Deixe o seu nome, o seu número e a sua mensagem depois do "
         "sinal.",
-        thanks="Obrigado. Adeus.",
     ),
 }
 

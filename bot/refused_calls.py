@@ -13,9 +13,9 @@ from loguru import logger
 from bot.agent import Agent
 from bot.lines import fixed_lines
 from bot.metrics import Metrics
-from bot.overflow import Next, OverflowDesk, OverflowStep
+from bot.overflow import Next, OverflowDesk
 from bot.resources import Resources
-from integrations.callbacks import Callback, callback_due
+from integrations.callbacks import Callback
 from store.events import EventKind, event_now
 from telephony import twiml
 from telephony.admission import AdmissionVerdict
@@ -75,7 +75,9 @@ class RefusedCalls:
         self._note(call_sid, agent, following, caller=caller, reason=reason)
         return document
 
-    def answer(self, step: str, slug: str, person: int, form: Mapping[str, str]) -> str:
+    async def answer(
+        self, step: str, slug: str, person: int, form: Mapping[str, str], *, due_at: datetime | None = None
+    ) -> str:
         """Answer what the carrier asks about a call that was not let in.
 
         Args:
@@ -83,6 +85,7 @@ class RefusedCalls:
             slug: The agent's.
             person: Who was rung.
             form: The carrier's request.
+            due_at: By when whoever left a message is to be called back.
 
         Returns:
             TwiML.
@@ -91,6 +94,7 @@ class RefusedCalls:
             KeyError: If there is no such step or agent.
         """
         agent = self._resources.agents[slug].agent
+        call_sid, caller = form.get("CallSid", ""), form.get("From", "")
         match step:
             case "whisper":
                 return self._overflow.whisper(agent)
@@ -99,10 +103,12 @@ class RefusedCalls:
             case "dialled":
                 following, document = self._overflow.dialled(agent, person, form)
             case "recorded":
-                following, document = self._overflow.recorded(agent)
+                # What stands there already is not written again; so it is known, in any process, that it does.
+                is_promised = due_at is not None and await self._promise(call_sid, agent, caller, due_at)
+                following, document = self._overflow.recorded(agent, due_at if is_promised else None)
             case _:
                 raise KeyError(step)
-        self._note(form.get("CallSid", ""), agent, following, caller=form.get("From", ""))
+        self._note(call_sid, agent, following, caller=caller)
         return document
 
     def _note(self, call_sid: str, agent: Agent, following: Next, *, caller: str, reason: str = "") -> None:
@@ -112,23 +118,29 @@ class RefusedCalls:
         logger.info("overflow: call={} agent={} step={} person={}", call_sid, agent.slug, step, person)
         row = {"agent": agent.slug, "reason": str(reason), "step": str(step), "person": person}
         self._resources.stores.events.note(event_now(call_sid, EventKind.CALL_REFUSED, row))
-        if step is OverflowStep.MESSAGE:
-            self._tasks.create_task(self._promise_callback(call_sid, agent, caller), name="callback")
+        if following.due_at is not None:
+            promising = self._promise(call_sid, agent, caller, following.due_at)
+            self._tasks.create_task(promising, name="callback")
 
-    async def _promise_callback(self, call_sid: str, agent: Agent, caller: str) -> None:
-        """Write down that somebody is to be called back; what they record is attached when it comes."""
-        books, now = self._resources.books[agent.slug], datetime.now(UTC)
-        within_min = agent.config.handoff.callback_within_min
+    async def _promise(self, call_sid: str, agent: Agent, caller: str, due_at: datetime) -> bool:
+        """Write down that somebody is to be called back; what they record is attached when it comes.
+
+        Returns:
+            Whether it is written down.
+        """
+        books = self._resources.books[agent.slug]
         callback = Callback(
             key=call_sid,
             call_sid=call_sid,
             name="",
             phone=caller,
             reason="no line was free",
-            due_at=callback_due(books.hours, books.timezone, now, within_min=within_min),
-            asked_at=now.astimezone(books.timezone),
+            due_at=due_at.astimezone(books.timezone),
+            asked_at=datetime.now(books.timezone),
         )
         try:
             await books.callbacks.promise(callback)
         except Exception as error:  # noqa: BLE001 - it runs beside the calls; the recording is kept all the same
-            logger.error("a call back could not be written down: {}", error)
+            logger.error("a call back could not be written down, so none is promised: {}", error)
+            return False
+        return True

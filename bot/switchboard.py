@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -177,9 +178,11 @@ class Switchboard:
             self._address.ws(MEDIA_PATH), self._address.http(AFTER_STREAM_PATH), {"token": admitted.token}
         )
 
-    def overflow(self, step: str, slug: str, person: int, form: Mapping[str, str]) -> str:
+    async def overflow(
+        self, step: str, slug: str, person: int, form: Mapping[str, str], *, due_at: datetime | None = None
+    ) -> str:
         """Answer what the carrier asks about a call that was not let in; see `RefusedCalls.answer`."""
-        return self._refused.answer(step, slug, person, form)
+        return await self._refused.answer(step, slug, person, form, due_at=due_at)
 
     async def take_media(self, socket: Socket) -> None:
         """Serve one accepted media socket until its call or the socket ends."""

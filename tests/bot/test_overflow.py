@@ -1,6 +1,6 @@
 """Whoever is not let in reaches a person, a voicemail or a spoken line, whatever comes of each step."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
@@ -115,7 +115,44 @@ def test_a_message_is_recorded_stored_and_thanked_for(tmp_path: Path) -> None:
     assert say.text == overflow_lines("en").message
     assert urlsplit(record.attrib["action"]).path == "/twilio/overflow/recorded"
     assert record.attrib["recordingStatusCallback"] == "https://phone.example.com/twilio/recording"
-    assert [verb.tag for verb in verbs(desk().recorded(owner)[1])] == ["Say", "Hangup"]
+    assert [verb.tag for verb in verbs(desk().recorded(owner, None)[1])] == ["Say", "Hangup"]
+
+
+def test_the_time_of_the_call_back_goes_with_the_message(tmp_path: Path) -> None:
+    owner = agent(tmp_path, "overflow: {voicemail: true}\nhandoff: {callback_within_min: 60}")
+    step, document = desk(OPEN).refuse(owner)
+    due_at = OPEN + timedelta(hours=1)
+    assert step.due_at == due_at
+    _, record = verbs(document)
+    query = parse_qs(urlsplit(record.attrib["action"]).query)
+    assert query == {"agent": ["agent"], "due": [str(int(due_at.timestamp()))], "person": ["0"]}
+
+
+def test_a_call_back_is_promised_with_its_time_when_it_is_written_down(tmp_path: Path) -> None:
+    owner = agent(tmp_path, "overflow: {voicemail: true}")
+    thanks = verbs(desk().recorded(owner, OPEN + timedelta(hours=1))[1])[0].text
+    assert thanks == "Thank you. We will call you back by Monday, January 5th at eleven AM. Goodbye."
+    assert verbs(desk().recorded(owner, None)[1])[0].text == "Thank you. Goodbye."
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("de", "Vielen Dank. Wir rufen Sie bis Montag, fünfter Januar, um elf Uhr zurück. Auf Wiederhören."),
+        ("es", "Gracias. Le devolveremos la llamada antes de"),
+        ("fr", "Merci. Nous vous rappellerons avant"),
+        ("it", "Grazie. La richiameremo entro"),
+        ("nl", "Dank u wel. We bellen u terug voor"),
+        ("pt", "Obrigado. Vamos ligar de volta até"),
+    ],
+)
+def test_it_is_promised_in_the_agents_language(tmp_path: Path, language: str, said: str) -> None:
+    text = AGENT.replace("language: en-US", f"language: {language}")
+    owner = read_agent(write_agent(tmp_path / "agent", agent=text))
+    thanks = verbs(desk().recorded(owner, OPEN + timedelta(hours=1))[1])[0].text or ""
+    assert owner.config.language == language
+    assert thanks.startswith(said)
+    assert thanks != verbs(desk().recorded(owner, None)[1])[0].text
 
 
 def test_the_owners_own_line_is_said(tmp_path: Path) -> None:

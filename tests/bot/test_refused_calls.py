@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo
@@ -12,6 +13,7 @@ import pytest_asyncio
 from bot.agent import Agent
 from bot.refused_calls import MOST_MOVES, RefusedCalls
 from bot.resources import Resources
+from flows.spoken import say_datetime
 from integrations.calendar import OpeningHours
 from integrations.callbacks import Callback
 from store.events import EventKind
@@ -20,13 +22,14 @@ from telephony.signature import PublicAddress
 from tests.fakes.ringing_board import Board
 
 CALLER = "+15550001111"
+DUE = datetime(2026, 1, 5, 17, 0, tzinfo=UTC)
 
 
 class Promises:
     """A book of calls back, and the business's hours."""
 
     def __init__(self) -> None:
-        self.made: list[Callback] = []
+        self.kept: dict[str, Callback] = {}
         self.is_down = False
         self.callbacks = self
         self.timezone = ZoneInfo("America/Chicago")
@@ -35,7 +38,11 @@ class Promises:
     async def promise(self, callback: Callback) -> None:
         if self.is_down:
             raise OSError("disk full")
-        self.made.append(callback)
+        self.kept.setdefault(callback.key, callback)
+
+    @property
+    def made(self) -> list[Callback]:
+        return list(self.kept.values())
 
 
 class Refusing:
@@ -59,6 +66,10 @@ class Refusing:
         config = self.agent.config.model_copy(update={"overflow": overflow})
         checked: Any = self.board.resources.agents["agent-0"]
         object.__setattr__(checked.agent, "config", config)
+
+    async def recorded(self, due_at: datetime | None) -> str:
+        form = {"CallSid": "CA1", "From": CALLER}
+        return await self.calls.answer("recorded", "agent-0", 0, form, due_at=due_at)
 
     def refuse(self, reason: AdmissionVerdict, moves: int = MOST_MOVES) -> str:
         return self.calls.refuse("CA1", self.agent, reason, caller=CALLER, moves=moves)
@@ -111,13 +122,44 @@ async def test_a_promise_that_cannot_be_written_down_takes_nothing_with_it(refus
     assert refusing.promises.made == []
 
 
+async def test_a_call_back_is_confirmed_with_the_time_that_is_written_down(refusing: Refusing) -> None:
+    refusing.takes_messages()
+    refusing.refuse(AdmissionVerdict.FULL)
+    await asyncio.sleep(0.1)
+    [promise] = refusing.promises.made
+    thanks = await refusing.recorded(promise.due_at)
+    assert f"We will call you back by {say_datetime(promise.due_at)}." in thanks
+    assert refusing.promises.made == [promise]
+
+
+async def test_what_could_not_be_written_down_when_it_rang_is_before_it_is_confirmed(
+    refusing: Refusing,
+) -> None:
+    refusing.takes_messages()
+    refusing.promises.is_down = True
+    refusing.refuse(AdmissionVerdict.FULL)
+    await asyncio.sleep(0.1)
+    refusing.promises.is_down = False
+    assert "call you back" in await refusing.recorded(DUE)
+    [promise] = refusing.promises.made
+    assert (promise.key, promise.phone, promise.due_at) == ("CA1", CALLER, DUE)
+
+
+async def test_without_its_row_no_call_back_is_promised(refusing: Refusing) -> None:
+    refusing.takes_messages()
+    refusing.promises.is_down = True
+    assert "call you back" not in await refusing.recorded(DUE)
+    assert "call you back" not in await refusing.recorded(None)
+    assert refusing.promises.made == []
+
+
 async def test_what_the_carrier_asks_next_is_answered_and_told(refusing: Refusing) -> None:
     refusing.takes_messages()
     form = {"CallSid": "CA1", "From": CALLER, "DialCallStatus": "no-answer"}
-    assert "<Record" in refusing.calls.answer("dialled", "agent-0", 0, form)
-    assert refusing.calls.answer("whisper", "agent-0", 0, form)
-    assert refusing.calls.answer("screened", "agent-0", 0, form)
-    assert refusing.calls.answer("recorded", "agent-0", 0, form)
+    assert "<Record" in await refusing.calls.answer("dialled", "agent-0", 0, form)
+    assert await refusing.calls.answer("whisper", "agent-0", 0, form)
+    assert await refusing.calls.answer("screened", "agent-0", 0, form)
+    assert await refusing.calls.answer("recorded", "agent-0", 0, form)
     assert [row.fields["step"] for row in refusing.board.events] == ["message", "thanks"]
 
 
@@ -126,4 +168,4 @@ async def test_nobody_answers_for_a_step_or_an_agent_that_there_is_not(
     refusing: Refusing, step: str, agent: str
 ) -> None:
     with pytest.raises(KeyError):
-        refusing.calls.answer(step, agent, 0, {})
+        await refusing.calls.answer(step, agent, 0, {})

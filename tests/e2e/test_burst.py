@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from flows.spoken import say_datetime
 from integrations.messages_sqlite import SqliteMessageBook
 from sims.carrier import Human
 from sims.report import CallReport
@@ -177,6 +178,8 @@ async def test_a_caller_without_a_line_leaves_a_message(evening: Evening) -> Non
     assert isinstance(book, SqliteMessageBook)
     [callback] = await book.callbacks()
     assert (callback.call_sid, callback.phone) == (report.call_sid, report.caller)
+    promise = f"We will call you back by {say_datetime(callback.due_at)}."
+    assert " ".join(report.carrier_said).endswith(f"Thank you. {promise} Goodbye.")
 
 
 async def test_no_slot_is_held_and_no_build_waits_when_all_have_gone(evening: Evening) -> None:
