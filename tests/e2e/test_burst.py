@@ -133,7 +133,9 @@ def first_words(report: CallReport) -> str:
     return report.measures.agent_text
 
 
-async def test_of_a_burst_everybody_hears_a_greeting_or_that_there_is_no_room(evening: Evening) -> None:
+async def test_failure_10_of_a_burst_everybody_hears_a_greeting_or_that_there_is_no_room(
+    evening: Evening,
+) -> None:
     greeted = [report for report in evening.burst if report.streams]
     told = [report for report in evening.burst if not report.streams]
     assert (len(greeted), len(told)) == (LINES, CALLERS - LINES)

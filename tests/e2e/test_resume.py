@@ -207,7 +207,7 @@ def faults_of(report: CallReport) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CUT)
-async def test_a_call_whose_process_is_gone_goes_on_to_its_end(evening: Evening, name: str) -> None:
+async def test_failure_11_a_call_whose_process_is_gone_goes_on_to_its_end(evening: Evening, name: str) -> None:
     call = await evening.over(name)
     report = await call.report()
     assert faults_of(report) == [], (call.heard, report.first_warnings)
@@ -276,7 +276,7 @@ async def test_a_process_that_wakes_up_leaves_the_call_alone(evening: Evening) -
     assert b'"finished"' in body
 
 
-async def test_no_call_is_lost_in_a_restart(evening: Evening) -> None:
+async def test_failure_11_no_call_is_lost_in_a_restart(evening: Evening) -> None:
     for name in ("drained", "newer"):
         call = await evening.over(name)
         report = await call.report()

@@ -130,7 +130,7 @@ async def _trouble(server: RedisProcess) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_the_caller_is_answered_as_ever(evening: Evening, name: str) -> None:
+async def test_failure_11_the_caller_is_answered_as_ever(evening: Evening, name: str) -> None:
     call = evening.calls[name]
     assert call.report.outcome == "ok", (call.report.reasons, call.measures.turns)
     assert call.report.warnings == {}
