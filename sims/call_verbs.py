@@ -163,7 +163,7 @@ class CallVerbs:
         )  # fmt: skip
         self.media.append(media)
         self._notify_stream(stream, sid, "stream-started")
-        fault = self._carrier.media_faults.take()
+        fault = self._carrier.media_faults.take(caller=self._parameters()["From"])
         timer = (
             asyncio.get_running_loop().call_later(fault.after_s, _break_socket, socket, fault)
             if fault

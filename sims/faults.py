@@ -56,7 +56,7 @@ class FaultSpec(BaseModel, frozen=True, extra="forbid"):
     model: str | None = None
     """Of a vendor of models: hits only what is asked of this model. None hits every model."""
     caller: str | None = None
-    """Of the carrier: hits only requests about calls of this caller. None hits every request."""
+    """Of the carrier: hits only requests about calls of this caller, or streams of those. None hits every one."""
 
 
 @dataclass

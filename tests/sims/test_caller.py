@@ -248,6 +248,22 @@ async def test_a_socket_cut_in_mid_stream_falls_through_to_the_next_verb() -> No
     assert report.measures.duration_s < 4.0
 
 
+@pytest.mark.parametrize("is_theirs", [True, False])
+async def test_a_socket_is_cut_for_the_caller_it_is_meant_for(is_theirs: bool) -> None:
+    async def agent(media: Media) -> None:
+        await media.play(agent_sound(1.0))
+        await media.drain()
+
+    script = scenario(HEARS, LEAVES, ended_by="caller")
+    async with make_sim() as sim, Answering(agent) as line:
+        whose = script.caller if is_theirs else "+15550199999"
+        sim.media_faults.arm(FaultSpec(kind=FaultKind.CLOSE_MID_STREAM, after_s=0.1, caller=whose))
+        line.documents["/voice"] = line.stream()
+        report = await sim.place_call(script, voice_url=f"{line.base_url}/voice")
+
+    assert report.warnings == ({"31903": 1} if is_theirs else {})
+
+
 # --- Over the agent
 
 SAYING = "we have tuesday at ten or wednesday at two which would you like best"
