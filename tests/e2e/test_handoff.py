@@ -15,13 +15,14 @@ import pytest_asyncio
 from bot.call import Call
 from bot.call_life import EndReason
 from bot.handoff_lines import handoff_lines
+from bot.handoff_reasons import HandoffReason
 from integrations.messages_sqlite import SqliteMessageBook
 from sims.call_verbs import HUMAN_LINE
 from sims.carrier import Human, PersonLeg
 from sims.faults import FaultKind, FaultSpec
 from sims.report import CallReport
 from sims.scenario import load_scenario
-from store.events import EventKind
+from store.events import CallEvent, EventKind
 from store.events_sqlite import SqliteEventLog
 from tests.fakes.launcher import NUMBER, Launcher, eventually, open_launcher
 from tests.fakes.whole_calls import write_shipped_agent
@@ -47,10 +48,11 @@ class Case:
     humans: tuple[Human, ...] = (Human.ANSWERS,)
     is_open: bool = True
     model: str = "openai"
+    reason: HandoffReason = HandoffReason.ASKED
 
 
 CASES = {
-    "broken": Case("books_until_it_breaks", model="anthropic"),
+    "broken": Case("books_until_it_breaks", model="anthropic", reason=HandoffReason.MODEL),
     "declined": Case("leaves_message", (Human.DECLINES,)),
     "accepted": Case("talks"),
     "second": Case("talks", (Human.BUSY, Human.ANSWERS)),
@@ -58,11 +60,16 @@ CASES = {
     "machine": Case("leaves_voicemail", (Human.MACHINE,)),
     "closed": Case("leaves_voicemail", is_open=False),
     "gone": Case("gives_up_ringing", (Human.NO_ANSWER,)),
-    "twice": Case("impatient"),
+    "twice": Case("impatient", reason=HandoffReason.FRUSTRATED),
     "talked_over": Case("speaks_into_it"),
-    "mumbled": Case("mumbles"),
+    "mumbled": Case("mumbles", reason=HandoffReason.FAILED_TURNS),
+    "fed_up": Case("has_had_enough", reason=HandoffReason.FRUSTRATED),
+    "insists": Case("says_it_again", reason=HandoffReason.REPEATED),
+    "faint": Case("is_hardly_heard", reason=HandoffReason.UNSURE),
 }
 TALKED = ["accepted", "second", "talked_over"]
+UNASKED = ["fed_up", "insists", "faint"]
+"""For whom nobody has asked for a person."""
 VOICEMAIL = ["unanswered", "machine", "closed"]
 
 
@@ -223,6 +230,21 @@ async def test_a_caller_who_cannot_be_understood_is_put_through(evening: Evening
     assert call.legs[-1].is_bridged
 
 
+@pytest.mark.parametrize("name", UNASKED)
+async def test_who_is_not_served_well_is_put_through_without_asking(evening: Evening, name: str) -> None:
+    call = await evening.calls[name]
+    assert call.report.measures is not None
+    assert plain(call.report.measures.agent_text).count(plain(LINES.not_helping)) == 1
+    assert LINES.reasons[CASES[name].reason] in call.told
+    assert [leg.is_bridged for leg in call.legs] == [True]
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_the_reason_is_written_down(evening: Evening, name: str) -> None:
+    began = [row for row in await handoff_rows(evening, name) if row.fields["step"] == "began"]
+    assert [row.fields["reason"] for row in began] == [CASES[name].reason]
+
+
 async def test_whoever_is_declined_leaves_a_message_with_the_agent(evening: Evening) -> None:
     call = await evening.calls["declined"]
     assert [leg.is_bridged for leg in call.legs] == [False]
@@ -307,14 +329,12 @@ async def test_what_became_of_each_is_counted(evening: Evening) -> None:
         for name in CASES
     }
     outcome = {name: re.findall(r"outcome=(\w+),reason=(\w+)", key)[0] for name, [key] in ends.items()}
-    assert outcome["accepted"] == ("accepted", "asked")
-    assert outcome["second"] == ("accepted", "asked")
-    assert outcome["declined"] == ("back_with_agent", "asked")
-    assert outcome["unanswered"] == outcome["machine"] == outcome["closed"] == ("voicemail", "asked")
-    assert outcome["gone"] == ("caller_left", "asked")
-    assert outcome["twice"][0] == "accepted"
-    assert outcome["mumbled"] == ("accepted", "failed_turns")
-    assert outcome["broken"] == ("accepted", "model")
+    became = {
+        "declined": "back_with_agent",
+        "gone": "caller_left",
+        **dict.fromkeys(VOICEMAIL, "voicemail"),
+    }
+    assert outcome == {name: (became.get(name, "accepted"), case.reason) for name, case in CASES.items()}
     assert counted["handoff_rings{agent=second,outcome=busy}"] == 1
     assert counted["handoff_rings{agent=machine,outcome=machine}"] == 1
     assert counted["handoff_wait_seconds_count{agent=accepted}"] == 1
@@ -326,7 +346,12 @@ async def test_what_became_of_each_is_counted(evening: Evening) -> None:
 
 async def assert_rows(evening: Evening, name: str, steps: list[str]) -> None:
     """Assert that the event log has these steps of a call's hand-off."""
+    assert [row.fields["step"] for row in await handoff_rows(evening, name)] == steps
+
+
+async def handoff_rows(evening: Evening, name: str) -> list[CallEvent]:
+    """Return what the event log has of a call's hand-off."""
     log = SqliteEventLog(evening.launcher.settings.database_path, deadline_s=5.0)
     rows = await log.of_call((await evening.calls[name]).report.call_sid)
     await log.close()
-    assert [row.fields["step"] for row in rows if row.kind == EventKind.HANDOFF] == steps
+    return [row for row in rows if row.kind == EventKind.HANDOFF]
