@@ -16,7 +16,7 @@ from bot.metrics import Metrics
 from bot.overflow import Next, OverflowDesk
 from bot.resources import Resources
 from integrations.callbacks import Callback
-from store.events import EventKind, event_now
+from store.events import EventKind, event_now, failure
 from telephony import twiml
 from telephony.admission import AdmissionVerdict
 from telephony.signature import PublicAddress
@@ -141,6 +141,15 @@ class RefusedCalls:
         try:
             await books.callbacks.promise(callback)
         except Exception as error:  # noqa: BLE001 - it runs beside the calls; the recording is kept all the same
-            logger.error("a call back could not be written down, so none is promised: {}", error)
+            row = failure(
+                call_sid,
+                vendor="callback",
+                kind="unavailable",
+                stage="overflow",
+                action="not_promised",
+                cost_ms=0.0,
+                more={"agent": agent.slug, "layer": "handoff", "detail": repr(error)},
+            )
+            self._resources.stores.events.note(row)
             return False
         return True

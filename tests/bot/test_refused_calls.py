@@ -120,6 +120,9 @@ async def test_a_promise_that_cannot_be_written_down_takes_nothing_with_it(refus
     assert "<Record" in refusing.refuse(AdmissionVerdict.FULL)
     await asyncio.sleep(0.1)
     assert refusing.promises.made == []
+    [_, failed] = refusing.board.events
+    assert failed.kind == EventKind.FAILURE
+    assert (failed.fields["stage"], failed.fields["action"]) == ("overflow", "not_promised")
 
 
 async def test_a_call_back_is_confirmed_with_the_time_that_is_written_down(refusing: Refusing) -> None:
