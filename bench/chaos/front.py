@@ -1,7 +1,8 @@
 """What stands before several servers: one address on loopback, health checks, TCP through and through.
 
 As a plain balancer does it: a server whose `/readyz` does not answer in time gets no new connections, those that it has
-stay. The first of the servers that are well gets them all, so that it is known who has a call.
+stay. The first of the servers that are well gets them all, so that it is known who has a call. When none is, all are
+tried.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class Front:
             writer.transport.abort()
 
     async def _dial(self) -> _Pair | None:
-        for port in [port for port in self.ports if port in self.well]:
+        for port in [port for port in self.ports if port in self.well] or self.ports:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CHECK_LIMIT_S):
                     return await asyncio.open_connection("127.0.0.1", port)
