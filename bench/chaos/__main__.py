@@ -21,13 +21,15 @@ import orjson
 from loguru import logger
 from rich.console import Console
 
+from bench.agents import NUMBERS
 from bench.chaos.evidence import Evidence, Held, read_held
 from bench.chaos.faults import RECOGNISERS, VOICES, Injection
 from bench.chaos.front import opened
 from bench.chaos.plan import Plan, plan_of
 from bench.chaos.play import play
+from bench.chaos.redis_server import RedisServer
 from bench.chaos.report import Judged, failures, table
-from bench.chaos.stage import Place, Sims, World, passing_lines
+from bench.chaos.stage import AGENTS, Place, Sims, World, passing_lines
 from bench.chaos.verdict import judge
 from bench.kept_call import TIMELINE_JSON, keep_call, keep_caller
 from bench.load import SimPhone
@@ -43,7 +45,7 @@ OPENING_S = 2.0
 """Between the starts of two worlds: a server that starts keeps a core busy."""
 PAUSE_S = 3.2
 """Between two calls of a world: what a breaker shuts out for once, it lets be probed again."""
-LONGEST_CALL_S = 150.0
+LONGEST_CALL_S = 200.0
 """From the order of a call to all of its evidence; beyond that the world has hung."""
 _LASTING = frozenset({FaultKind.UNAUTHORIZED})
 """Faults that shut a vendor out for longer than the pause."""
@@ -112,7 +114,7 @@ async def _play_world(
 ) -> None:
     """Play what is waiting, call by call."""
     await asyncio.sleep(number * OPENING_S)
-    world = World(folder)
+    world = World(folder, agents=AGENTS)
     connector = aiohttp.TCPConnector(
         force_close=True
     )  # a connection that is kept would be held by the server
@@ -123,9 +125,9 @@ async def _play_world(
             while (seed := _next(waiting)) is not None:
                 plan = plan_of(seed)
                 call = folder / f"call-{seed}"
-                if plan.needs_standby:
-                    async with _two(world, http) as pair:
-                        judged = await _play_one(pair, plan, call, keeps_all=keeps_all)
+                if plan.needs_standby or plan.is_on_redis:
+                    async with _own(world, http, plan, call) as own:
+                        judged = await _play_one(own, plan, call, keeps_all=keeps_all)
                     idle = None
                 else:
                     idle = idle or await _fresh(world, http)
@@ -146,40 +148,61 @@ class Idle:
 
     place: Place
     held: Held
+    lost_held: Held | None = None
+    """Of the one whose process will be lost; `held` is then that of the other."""
 
 
-async def _fresh(world: World, http: aiohttp.ClientSession) -> Idle:
+async def _fresh(world: World, http: aiohttp.ClientSession, redis: RedisServer | None = None) -> Idle:
     """Start a server, and let one call go well: what is loaded for the first call is not what a call leaves behind."""
-    server = await asyncio.to_thread(world.serve)
-    return await _warmed(Place(Sims.of(world.environment, http), server))
+    server = await asyncio.to_thread(world.serve, redis=redis)
+    return await _warmed(Place(Sims.of(world.environment, http), server, redis=redis))
 
 
 @contextlib.asynccontextmanager
-async def _two(world: World, http: aiohttp.ClientSession) -> AsyncGenerator[Idle]:
+async def _own(world: World, http: aiohttp.ClientSession, plan: Plan, folder: Path) -> AsyncGenerator[Idle]:
+    """Start what a plan asks for that cannot be left to the next call: Redis, two servers at one address."""
+    async with contextlib.AsyncExitStack() as stack:
+        redis: RedisServer | None = None
+        if plan.is_on_redis:
+            redis = RedisServer(folder)
+            stack.push_async_callback(asyncio.to_thread, redis.kill)
+            await asyncio.to_thread(folder.mkdir, parents=True)
+            await asyncio.to_thread(redis.start)
+        if plan.needs_standby:
+            yield await stack.enter_async_context(_two(world, http, redis))
+        else:
+            yield await _fresh(world, http, redis)
+        await asyncio.to_thread(world.close_servers)  # before Redis is gone: they have something to write
+
+
+@contextlib.asynccontextmanager
+async def _two(world: World, http: aiohttp.ClientSession, redis: RedisServer | None) -> AsyncGenerator[Idle]:
     """Start two servers at one address."""
-    first, second = await asyncio.to_thread(world.serve_two)
+    first, second = await asyncio.to_thread(world.serve_two, redis=redis)
     sims = Sims.of(world.environment, http)
     async with opened((second.port, first.port), first.public_port or 0) as front:
-        warm = await _warmed(Place(sims, second))
+        warm = await _warmed(Place(sims, second, redis=redis))
         front.ports = (first.port, second.port)
-        await _warmed(Place(sims, first))
-        yield Idle(Place(sims, first, standby=second), warm.held)
+        lost = await _warmed(Place(sims, first, redis=redis))
+        yield Idle(Place(sims, first, standby=second, redis=redis), warm.held, lost.held)
 
 
 async def _warmed(place: Place) -> Idle:
     await place.sims.clear()
     timeout = aiohttp.ClientTimeout(total=None, sock_read=120)
     async with aiohttp.ClientSession(place.sims.urls["twilio"], timeout=timeout) as session:
-        await SimPhone(session).call("hangup_early", place.server.voice_url, seed=1)
+        await SimPhone(session).call(
+            "hangup_early", place.server.voice_url, seed=1, called=NUMBERS[AGENTS[0]]
+        )
     await asyncio.sleep(PAUSE_S)
     return Idle(place, await read_held(place))
 
 
 async def _play_one(idle: Idle, plan: Plan, folder: Path, *, keeps_all: bool) -> Judged:
-    await asyncio.to_thread(folder.mkdir, parents=True)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     logged_bytes = await asyncio.to_thread(lambda: idle.place.server.log.stat().st_size)
     async with asyncio.timeout(LONGEST_CALL_S):
-        evidence = await play(idle.place, plan, before=idle.held, out_dir=folder)
+        evidence = await play(idle.place, plan, before=idle.held, out_dir=folder, lost_before=idle.lost_held)
     judged = Judged(evidence, judge(evidence, passing=passing_lines(idle.place)))
     if keeps_all or not judged.is_held:
         await asyncio.to_thread(_keep, judged, idle.place, logged_bytes)

@@ -1,7 +1,10 @@
 """What both ends of a call have recorded of it. Collects; judges nothing."""
 
 import asyncio
+import contextlib
+import os
 import re
+import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from bench.chaos.faults import MODELS
+from bench.chaos.books import is_locked, read_written
+from bench.chaos.faults import MODELS, ProcessFault, Target
 from bench.chaos.plan import Plan
 from bench.chaos.stage import Place
 from bench.figures import CallerReport
@@ -27,6 +31,9 @@ SPARE_DESCRIPTORS = 24
 """What a server keeps for its next call: connections of the SDKs' pools, and of the stores, two files for each."""
 SPARE_THREADS = 12
 """Threads that are started for work that there was not before: the event loop's pool, and one for each store."""
+VOICEMAIL_LIMIT_S = 30.0
+"""From the end of a call to a message that is kept: the last time that the server tries to fetch it is by then."""
+CONNECT_LIMIT_S = 0.5
 _EVERY_S = 0.1
 _PROC = Path("/proc")
 
@@ -60,6 +67,15 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """A person whom the carrier has rung for the caller."""
+
+    told: str
+    """What they were told of the caller."""
+    is_bridged: bool
+
+
+@dataclass(frozen=True)
 class Evidence:
     """One call from both ends."""
 
@@ -77,6 +93,12 @@ class Evidence:
     """What was still held when it should have been released."""
     hits: int
     """How often the plan's faults hit."""
+    hit: frozenset[Target] = frozenset()
+    """Whom they hit."""
+    callbacks: int = 0
+    voicemails: int = 0
+    """Of the promises to call back, those that have what the caller has left."""
+    rung: tuple[Rung, ...] = ()
 
     @property
     def remembered(self) -> tuple[Kept, ...] | None:
@@ -119,6 +141,42 @@ async def settle(place: Place, before: Held) -> tuple[str, ...]:
         if not excess or time.monotonic() > deadline_s:
             return tuple(excess)
         await asyncio.sleep(_EVERY_S)
+
+
+async def read_rung(place: Place, call_sid: str) -> tuple[Rung, ...]:
+    """Return whom the carrier has rung for a caller."""
+    legs = await place.sims.legs(call_sid)
+    return tuple(Rung(" ".join(leg["told"]), leg["bridged"]) for leg in legs)
+
+
+async def wait_for_voicemail(place: Place, limit_s: float) -> None:
+    """Wait until a promise to call back has the caller's message, or until there is none to wait for."""
+    deadline_s = time.monotonic() + limit_s
+    while time.monotonic() < deadline_s:
+        written = await asyncio.to_thread(read_written, place.server.database)
+        if written.voicemails or not written.callbacks:
+            return
+        await asyncio.sleep(_EVERY_S)
+
+
+async def read_left(lost: Place, fault: ProcessFault, before: Held | None) -> tuple[str, ...]:
+    """Return what is left of a process that had the call; one that was stopped goes on first.
+
+    Args:
+        lost: It.
+        fault: What was done to it.
+        before: What it held when it was idle.
+    """
+    if fault is ProcessFault.STOP:
+        os.kill(lost.server.pid, signal.SIGCONT)
+        excess = () if before is None else await settle(lost, before)
+        return tuple(f"{found}, in the process that was stopped" for found in excess)
+    found = [f"process {pid} of the one that was killed" for pid in await asyncio.to_thread(_family, lost)]
+    if await _listens(lost.server.port):
+        found.append("the port of the one that was killed")
+    if await asyncio.to_thread(is_locked, lost.server.database):
+        found.append("a lock on the database")
+    return tuple(found)
 
 
 async def read_end(place: Place, call_sid: str) -> str | None:
@@ -187,6 +245,26 @@ def _text_of(content: object) -> str:
         str(block["text"]) for block in blocks if isinstance(block, dict) and block.get("type") == "text"
     ]
     return " ".join(texts).strip()
+
+
+def _family(place: Place) -> list[int]:
+    """Return the processes of a server that live, itself included: they have its port in their environment."""
+    mark = f"\0PORT={place.server.port}\0".encode()
+    found: list[int] = []
+    for process in _PROC.iterdir():
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if process.name.isdecimal() and mark in b"\0" + (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+async def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(CONNECT_LIMIT_S):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.abort()
+        return True
+    return False
 
 
 def _read_process(process: Path) -> tuple[int, str]:

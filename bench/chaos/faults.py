@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sims.carrier import Human
 from sims.faults import FaultKind, FaultSpec
 
 
@@ -19,19 +20,25 @@ class Target(enum.StrEnum):
     OTHER_VOICE = "cartesia"
     CARRIER = "twilio"
     """Its REST API."""
+    PERSON = "person"
+    """Whoever the carrier rings for a caller."""
     LINE = "line"
     """The media socket of the call."""
     SERVER = "server"
     """The process that has the call; another one stands beside it."""
     BOOKS = "books"
     """The database of appointments and messages."""
+    STORE = "redis"
+    """Redis, where the state of calls and the event log are kept."""
 
 
 class ProcessFault(enum.Enum):
     """What goes wrong on our own machine."""
 
     KILL = "kill -9"
+    """A store comes back after `after_s`, empty, unless it is gone for good."""
     STOP = "SIGSTOP"
+    """A store goes on after `after_s`, unless it hangs for good."""
     LOCK = "locked"
     """Somebody else writes, and does not come to an end for `after_s`."""
 
@@ -48,6 +55,8 @@ class Stage(enum.StrEnum):
     """From the ring on, whoever connects."""
     LISTENING = "listening"
     """A stream of the caller's audio, after so many seconds of it."""
+    REDIAL = "dialled again"
+    """Whoever connects after a moment of the call; `after_s` of audio cuts the first stream, so that somebody does."""
     FIRST = "first answer"
     """The first request, or the first text that is not in the cache."""
     LATER = "later"
@@ -55,6 +64,11 @@ class Stage(enum.StrEnum):
     WITHIN = "within an answer"
     """An error that the vendor tells in the middle of a stream."""
     HANG_UP = "hang-up"
+    REDIRECT = "hand-off"
+    """The carrier is told to take the caller."""
+    RING = "ringing a person"
+    RECORDING = "voicemail"
+    """What the caller has left there is fetched."""
     TALK = "talk"
 
 
@@ -63,7 +77,7 @@ class Cell:
     """One row of the table."""
 
     target: Target
-    kind: FaultKind | ProcessFault
+    kind: FaultKind | ProcessFault | Human
     stage: Stage
 
     @property
@@ -100,6 +114,19 @@ class Injection:
         if self.cell.kind in _TIMED or self.cell.stage is Stage.WITHIN:
             shape["after_s"] = round(self.after_s, 3)
         return FaultSpec.model_validate(shape).model_dump(mode="json", exclude_unset=True)
+
+    @property
+    def before(self) -> "Injection | None":
+        """What has to happen first for it to hit; None where it does by itself."""
+        if self.cell.stage is not Stage.REDIAL:
+            return None
+        cut = Cell(self.cell.target, FaultKind.CLOSE_MID_STREAM, Stage.LISTENING)
+        return Injection(cut, None, 1, self.after_s)
+
+    @property
+    def is_mended(self) -> bool:
+        """Tell whether what is done to us ends by itself during the call, after `after_s`."""
+        return self.cell.target is Target.STORE and self.count is not None
 
 
 REFUSALS = (
@@ -144,16 +171,8 @@ _WHILE_LISTENING = (
 )
 
 
-class Feature(enum.Enum):
-    """What the product must be able to do before a row makes sense."""
-
-    OUTLIVES_LINE = "a call goes on when its media socket is cut"
-    OUTLIVES_PROCESS = "a call goes on in another process"
-    OUTLIVES_LOCK = "what cannot be written down now is written down later"
-
-
-FEATURES = frozenset(Feature)
-"""Which of them it has."""
+_NOBODY_COMES = (Human.NO_ANSWER, Human.FAILED, Human.MACHINE)
+"""What has the carrier's dial come to nothing, so that the voicemail is next."""
 LAYERS = (RECOGNISERS, MODELS, VOICES)
 """Who stands in for whom: the first of each is the shipped agent's first."""
 
@@ -162,6 +181,7 @@ def _rows() -> Iterator[Cell]:
     for recogniser in RECOGNISERS:
         for kind in _AT_THE_DIAL:
             yield Cell(recogniser, kind, Stage.DIAL)
+            yield Cell(recogniser, kind, Stage.REDIAL)
         for kind in _WHILE_LISTENING:
             yield Cell(recogniser, kind, Stage.LISTENING)
     for model in MODELS:
@@ -175,15 +195,17 @@ def _rows() -> Iterator[Cell]:
             yield Cell(voice, kind, Stage.DIAL if kind in REFUSALS else Stage.FIRST)
             yield Cell(voice, kind, Stage.LATER)
     for kind in _CARRIER_KINDS:
-        yield Cell(Target.CARRIER, kind, Stage.HANG_UP)
+        for stage in (Stage.HANG_UP, Stage.REDIRECT, Stage.RECORDING):
+            yield Cell(Target.CARRIER, kind, stage)
+    for human in _NOBODY_COMES:
+        yield Cell(Target.PERSON, human, Stage.RING)
     yield Cell(Target.LINE, FaultKind.GARBAGE, Stage.TALK)
-    if Feature.OUTLIVES_LINE in FEATURES:
-        yield Cell(Target.LINE, FaultKind.CLOSE_MID_STREAM, Stage.TALK)
-    if Feature.OUTLIVES_PROCESS in FEATURES:
-        yield Cell(Target.SERVER, ProcessFault.KILL, Stage.TALK)
-        yield Cell(Target.SERVER, ProcessFault.STOP, Stage.TALK)
-    if Feature.OUTLIVES_LOCK in FEATURES:
-        yield Cell(Target.BOOKS, ProcessFault.LOCK, Stage.TALK)
+    yield Cell(Target.LINE, FaultKind.CLOSE_MID_STREAM, Stage.TALK)
+    for fault in (ProcessFault.KILL, ProcessFault.STOP):
+        yield Cell(Target.SERVER, fault, Stage.TALK)
+        yield Cell(Target.STORE, fault, Stage.DIAL)
+        yield Cell(Target.STORE, fault, Stage.TALK)
+    yield Cell(Target.BOOKS, ProcessFault.LOCK, Stage.TALK)
 
 
 CELLS = tuple(_rows())

@@ -10,27 +10,32 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from bench.agents import BACKED, RECEPTION, TURNED
+from bench.agents import ALWAYS_OPEN, BACKED, NEVER_OPEN, RECEPTION
 from bench.chaos.faults import Injection, ProcessFault, Target
+from bench.chaos.redis_server import RedisServer
 from bench.servers import Bot, Server, free_port, running
 from bot.agent import read_agent
 from bot.lines import fixed_lines, stall_lines
 from bot.settings import Vendor, VendorSource
 from bot.sim_process import SimProcess, sim_environment
+from sims.carrier import Human
 
-AGENTS = (RECEPTION, BACKED, TURNED)
+AGENTS = (*ALWAYS_OPEN, *NEVER_OPEN)
+"""Whom calls of chaos go to."""
+PERSON = "+15551230000"
+"""Whom the shipped agent has rung."""
 MAX_CALLS = 4
 """Of a server that has one call at a time: what a call has left behind must not shut the next one out."""
 _CONTROL_LIMIT_S = 5.0
 _LOCK_LIMIT_S = 5.0
-_OURS = (Target.LINE, Target.SERVER, Target.BOOKS)
+_OURS = (Target.LINE, Target.PERSON, Target.SERVER, Target.BOOKS, Target.STORE)
 _VENDORS = [target.value for target in Target if target not in _OURS]
 
 
@@ -56,8 +61,15 @@ class Sims:
         is_line = injection.cell.target is Target.LINE
         url = self.urls[Target.CARRIER if is_line else injection.cell.target]
         path = "/sim/media-faults" if is_line else "/sim/faults"
-        async with self.http.post(url + path, json=injection.order, timeout=_limit()) as response:
-            response.raise_for_status()
+        await self._post(url + path, injection.order)
+
+    async def set_person(self, human: Human) -> None:
+        """Say what whoever is rung does.
+
+        Raises:
+            aiohttp.ClientError: If the sim cannot be reached.
+        """
+        await self._post(self.urls[Target.CARRIER] + "/sim/humans", {PERSON: human.value})
 
     async def clear(self) -> None:
         """Turn all faults off.
@@ -67,7 +79,7 @@ class Sims:
         """
         paths = [url + "/sim/faults" for url in self.urls.values()]
         paths.append(self.urls[Target.CARRIER] + "/sim/media-faults")
-        await asyncio.gather(*map(self._delete, paths))
+        await asyncio.gather(self.set_person(Human.ANSWERS), *map(self._delete, paths))
 
     async def hits(self) -> dict[str, dict[str, int]]:
         """Return how often each kind of fault has hit, by vendor."""
@@ -79,6 +91,11 @@ class Sims:
         answer = await self.get(f"{self.urls[vendor]}/sim/requests?since_s={since_s!r}")
         return answer["requests"]
 
+    async def legs(self, call_sid: str) -> list[Mapping[str, Any]]:
+        """Return the phones that were rung for a caller, oldest first."""
+        answer = await self.get(f"{self.urls[Target.CARRIER]}/sim/legs")
+        return [leg for leg in answer["legs"] if leg["parent_call_sid"] == call_sid]
+
     async def get(self, url: str) -> Any:
         """Read JSON.
 
@@ -88,6 +105,10 @@ class Sims:
         async with self.http.get(url, timeout=_limit()) as response:
             response.raise_for_status()
             return await response.json(content_type=None)
+
+    async def _post(self, url: str, body: object) -> None:
+        async with self.http.post(url, json=body, timeout=_limit()) as response:
+            response.raise_for_status()
 
     async def _delete(self, url: str) -> None:
         async with self.http.delete(url, timeout=_limit()) as response:
@@ -102,6 +123,8 @@ class Place:
     server: Server
     standby: Server | None = None
     """Another one at the same address and books, that gets what comes when the first is not well."""
+    redis: RedisServer | None = None
+    """What keeps the state of calls, where it is not the SQLite file."""
 
     async def arm(self, injection: Injection) -> None:
         """Let something go wrong.
@@ -109,20 +132,33 @@ class Place:
         Raises:
             aiohttp.ClientError: If the sim cannot be reached or cannot act it out.
         """
-        match injection.cell.kind:
-            case ProcessFault.KILL:
-                os.kill(self.server.pid, signal.SIGKILL)
-            case ProcessFault.STOP:
-                os.kill(self.server.pid, signal.SIGSTOP)
-            case ProcessFault.LOCK:
+        kind = injection.cell.kind
+        match injection.cell.target:
+            case Target.SERVER:
+                os.kill(self.server.pid, signal.SIGKILL if kind is ProcessFault.KILL else signal.SIGSTOP)
+            case Target.STORE if self.redis is not None:
+                lose = self.redis.kill if kind is ProcessFault.KILL else self.redis.freeze
+                await asyncio.to_thread(lose)
+            case Target.BOOKS:
                 await asyncio.to_thread(_hold_lock, self.server.database, injection.after_s)
+            case Target.PERSON if isinstance(kind, Human):
+                await self.sims.set_person(kind)
             case _:
                 await self.sims.arm(injection)
+
+    async def mend(self) -> None:
+        """Let the store be there again, if it is not.
+
+        Raises:
+            ServerError: If it does not start.
+        """
+        if self.redis is not None:
+            await asyncio.to_thread(self.redis.restore)
 
     @property
     def survivor(self) -> "Place":
         """Return where a call is that its process may not have survived."""
-        return self if self.standby is None else Place(self.sims, self.standby)
+        return self if self.standby is None else Place(self.sims, self.standby, redis=self.redis)
 
     @property
     def recordings(self) -> Path:
@@ -140,20 +176,24 @@ class Place:
 
 def passing_lines(place: Place) -> tuple[str, ...]:
     """Return what the shipped agent says while it has nothing to say."""
-    config = read_agent(place.server.database.parent / "agents" / RECEPTION).config
+    config = read_agent(place.server.database.parent / "agents" / AGENTS[0]).config
     return (*stall_lines(config), fixed_lines(config.language).try_again)
 
 
 class World:
     """Sims and a server as processes; the server can be replaced. Its methods block."""
 
-    def __init__(self, folder: Path, *, profile: str = "realistic") -> None:
+    def __init__(
+        self, folder: Path, *, profile: str = "realistic", agents: Sequence[str] = (RECEPTION, BACKED)
+    ) -> None:
         """Prepare.
 
         Args:
             folder: Gets the servers' data, each in a folder of its own.
             profile: Timing of the sims.
+            agents: Who answers, of `bench.agents`.
         """
+        self._agents = agents
         self._folder = folder
         self._profile = profile
         self._all = contextlib.ExitStack()
@@ -183,40 +223,55 @@ class World:
             raise RuntimeError("the world is not open")
         return self._sims.environment
 
-    def serve(self, bot: Bot = Bot.OURS) -> Server:
+    def serve(self, bot: Bot = Bot.OURS, *, redis: RedisServer | None = None) -> Server:
         """Start a server in place of all before.
+
+        Args:
+            bot: Which.
+            redis: Keeps the state of its calls; None is the SQLite file.
 
         Raises:
             ServerError: If it does not start.
         """
-        self._serving.close()
-        self._serving = contextlib.ExitStack()
-        return self._start(bot)
+        self.close_servers()
+        return self._start(bot, redis=redis)
 
-    def serve_two(self) -> tuple[Server, Server]:
+    def serve_two(self, *, redis: RedisServer | None = None) -> tuple[Server, Server]:
         """Start two of ours in place of all before, which the carrier reaches at one address: `public_port`.
 
         Raises:
             ServerError: If one does not start.
         """
+        self.close_servers()
+        port = free_port()
+        first = self._start(Bot.OURS, public_port=port, redis=redis)
+        return first, self._start(Bot.OURS, public_port=port, beside=first, redis=redis)
+
+    def close_servers(self) -> None:
+        """End the servers and leave the sims."""
         self._serving.close()
         self._serving = contextlib.ExitStack()
-        port = free_port()
-        first = self._start(Bot.OURS, public_port=port)
-        return first, self._start(Bot.OURS, public_port=port, beside=first)
 
-    def _start(self, bot: Bot, *, public_port: int | None = None, beside: Server | None = None) -> Server:
+    def _start(
+        self,
+        bot: Bot,
+        *,
+        public_port: int | None = None,
+        beside: Server | None = None,
+        redis: RedisServer | None = None,
+    ) -> Server:
         self._servers += 1
         folder = self._folder / f"server-{self._servers}"
         vendors = sim_environment(dict.fromkeys(Vendor, VendorSource.SIM), self.environment)
+        store = {} if redis is None else {"REDIS_URL": redis.url}
         server = self._serving.enter_context(
             running(
                 bot,
-                vendors={**vendors, "SIMS": "off"},
+                vendors={**vendors, **store, "SIMS": "off"},
                 folder=folder,
                 core=None,
                 max_calls=MAX_CALLS,
-                agents=AGENTS,
+                agents=self._agents,
                 rendered=None if beside is not None else self._rendered,
                 beside=beside,
                 public_port=public_port,

@@ -12,11 +12,25 @@ from bench.chaos.evidence import (
     Evidence,
     Held,
     Kept,
+    Rung,
     remembered_in,
 )
-from bench.chaos.plan import plan_of
+from bench.chaos.faults import Target
+from bench.chaos.plan import Plan, plan_of
 from bench.chaos.report import Judged, failures, rows
-from bench.chaos.verdict import ANNOUNCEMENTS, FAREWELLS, Outcome, Rule, differences, judge, longest_silence_s
+from bench.chaos.verdict import (
+    AGREES,
+    ANNOUNCEMENTS,
+    APOLOGIES,
+    FAREWELLS,
+    TO_VOICEMAIL,
+    Outcome,
+    Rule,
+    differences,
+    judge,
+    leaves_voicemail,
+    longest_silence_s,
+)
 from bench.figures import CallerReport
 from bot.timeline import CallTimeline
 from processors.llm_continuation import NOTE
@@ -60,16 +74,18 @@ def asked(*messages: tuple[str, object]) -> tuple[dict[str, Any], ...]:
     return ({"at_s": 1.0, "messages": [{"role": role, "content": content} for role, content in messages]},)
 
 
-def questions_seed() -> int:
+def plan_for(caller: str, target: Target = Target.MODEL) -> Plan:
+    """Return a plan whose caller meets one fault, of a target."""
+    plans = (plan_of(seed) for seed in range(10_000))
     return next(
-        seed
-        for seed in range(300)
-        if plan_of(seed).caller == "questions" and plan_of(seed).injections[0].cell.target == "anthropic"
+        plan
+        for plan in plans
+        if plan.caller == caller and [one.cell.target for one in plan.injections] == [target]
     )
 
 
 GOOD = Evidence(
-    plan=plan_of(questions_seed()),
+    plan=plan_for("questions"),
     report=report(),
     timeline=timeline(turn(SAID)),
     asked=asked(("assistant", "We're open nine AM to one PM.")),
@@ -92,7 +108,6 @@ def test_a_call_that_went_well_breaks_no_rule() -> None:
     assert verdict.longest_silence_s == pytest.approx(0.5)
 
 
-BOOKED = SAID + " You're booked for Monday."
 BROKEN: Mapping[Rule, Evidence] = {
     Rule.SILENCE: replace(GOOD, report=report(agent_audible_s=[(3.0, 3.5), (6.6, 7.0)])),
     Rule.LOST: replace(GOOD, report=report(lost_words=1)),
@@ -180,17 +195,54 @@ def test_a_word_that_a_pause_cut_is_said_again_and_no_other() -> None:
     assert differences([Kept("We are open.")], "We are We are open.", passing=()) != []
 
 
+def handed_over(line: str, *, before: str = "We're open.", ring_s: float = 5.0, **more: Any) -> Evidence:
+    """Return a call that somebody else has from `line` on: the carrier's voice comes `ring_s` after it."""
+    said = f"{before} {line}"
+    words = spoken(said, 3.0)
+    carrier = spoken("Please leave a message after the tone.", words[-1][2] + ring_s)
+    audible = [(3.0, words[-1][2]), (carrier[0][1], carrier[-1][2])]
+    heard = report(said, agent_words=[*words, *carrier], agent_audible_s=audible, **more)
+    return replace(GOOD, report=heard, timeline=timeline(turn(said)), asked=asked(("assistant", before)))
+
+
 @pytest.mark.parametrize("line", ANNOUNCEMENTS)
 def test_who_is_handed_over_is_somebody_elses_from_then_on(line: str) -> None:
-    said = f"We're open. {line} Please leave a message after the tone."
-    words = spoken(said, 3.0)
-    rings = [(3.0, 8.0), (14.0, words[-1][2])]
-    evidence = replace(GOOD, report=report(said, agent_audible_s=rings), asked=())
+    evidence = handed_over(line, ring_s=1.0 if line in TO_VOICEMAIL else 5.0)
     verdict = judge(evidence, passing=PASSING)
     assert (verdict.outcome, verdict.violations) == (Outcome.HANDED, ())
-    assert (
-        judge(replace(GOOD, report=report(f"We're open. {line}")), passing=PASSING).outcome is Outcome.DROPPED
-    )
+    alone = report(f"We're open. {line}")
+    assert judge(replace(evidence, report=alone), passing=PASSING).outcome is Outcome.DROPPED
+
+
+@pytest.mark.parametrize("line", TO_VOICEMAIL)
+def test_a_voicemail_begins_at_once(line: str) -> None:
+    assert rules(handed_over(line, ring_s=3.5)) == {Rule.SILENCE}
+
+
+PUT_THROUGH = "I'll put you through to somebody now. One moment, please."
+TROUBLE = (
+    "I'm sorry, we are having trouble on our side. I'll put you through to a person. One moment, please."
+)
+
+
+def test_what_came_before_a_hand_off_is_judged_as_ever() -> None:
+    good = handed_over(PUT_THROUGH)
+    assert rules(good) == set()
+    assert rules(handed_over(PUT_THROUGH, lost_words=1)) == {Rule.LOST}
+    assert rules(handed_over(PUT_THROUGH, repeated_words=1)) == {Rule.REPEATED}
+    assert rules(replace(good, timeline=timeline(turn(f"We're closed. {PUT_THROUGH}")))) == {Rule.TRANSCRIPT}
+    assert rules(replace(good, asked=asked(("assistant", "We're closed.")))) == {Rule.MEMORY}
+    assert rules(replace(good, end_reason=None)) == {Rule.END}
+
+
+def test_an_announcement_is_the_agents_or_the_carriers() -> None:
+    good = handed_over(PUT_THROUGH)
+    assert rules(replace(good, timeline=timeline(turn("We're open.")))) == set()
+
+
+def test_trouble_is_told_in_place_of_the_answer_that_it_ends() -> None:
+    assert rules(handed_over(TROUBLE, before="We're open nine", lost_words=4)) == set()
+    assert rules(handed_over(PUT_THROUGH, before="We're open nine", lost_words=4)) == {Rule.LOST}
 
 
 def test_a_goodbye_does_not_make_up_for_an_answer_that_was_never_heard() -> None:
@@ -211,18 +263,178 @@ def test_a_line_that_goes_dead_is_no_end() -> None:
 
 @pytest.mark.parametrize("line", FAREWELLS)
 def test_who_is_told_and_bid_farewell_accepts_it(line: str) -> None:
-    heard = report(f"We're open nine {line}", lost_words=4)
+    heard = report(f"We're open nine {line}", lost_words=4 if line in APOLOGIES else 0)
     evidence = replace(GOOD, report=heard, timeline=timeline(turn(f"We're open nine {line}")), asked=())
     verdict = judge(evidence, passing=PASSING)
     assert (verdict.outcome, verdict.violations) == (Outcome.TOLD, ())
 
 
+TRY_AGAIN = "I'm sorry, this is taking longer than it should. Let me try that again."
+
+
+def two_replies(first: str, second: str, *, lost: int, next_s: float | None = None) -> Evidence:
+    """Return a call of two answers; the caller asks again `next_s`, or a second after the first was heard."""
+    words = spoken(first, 3.0)
+    asks_s = words[-1][2] + 1.0 if next_s is None else next_s
+    more = spoken(second, asks_s + 2.5)
+    turns = [
+        {"text": "x", "answer_s": 0.5, "pause_s": None, "stop_s": None, "start_s": at_s, "end_s": at_s + 2.0}
+        for at_s in (0.5, asks_s)
+    ]
+    heard = report(
+        first,
+        turns=turns,
+        agent_words=[*words, *more],
+        agent_audible_s=[(3.0, words[-1][2]), (more[0][1], more[-1][2])],
+        duration_s=more[-1][2] + 0.5,
+        lost_words=lost,
+    )
+    return replace(GOOD, report=heard, timeline=timeline(turn(f"{first} {second}")), asked=())
+
+
+WHOLE = "We're open nine AM to one PM."
+END = "There is free parking. Goodbye."
+
+
 @pytest.mark.parametrize(
-    ("text", "bookings", "is_held"), [(BOOKED, 1, True), (BOOKED, 0, False), (SAID, 1, True)]
+    ("first", "second", "lost", "is_held"),
+    [
+        (f"We're open {TRY_AGAIN} {WHOLE}", END, 4, True),
+        (f"We're open {TRY_AGAIN} {WHOLE}", END, 41, False),
+        (f"{WHOLE} Our", f"There {TRY_AGAIN} {END}", 4, False),
+        (WHOLE, f"There {TRY_AGAIN} {END}", 4, True),
+        (WHOLE, END, 4, False),
+    ],
 )
-def test_what_is_told_is_done(text: str, bookings: int, *, is_held: bool) -> None:
-    evidence = replace(GOOD, report=report(text), timeline=timeline(turn(text)), bookings=bookings)
-    assert (rules(evidence) == set()) is is_held
+def test_an_apology_excuses_the_answer_that_it_stands_for_and_no_other(
+    first: str, second: str, lost: int, *, is_held: bool
+) -> None:
+    assert rules(two_replies(first, second, lost=lost)) == (set() if is_held else {Rule.LOST})
+
+
+def test_an_answer_that_the_caller_spoke_into_needs_no_apology() -> None:
+    first = f"{WHOLE} Our"
+    ends_s = spoken(first, 3.0)[-1][2]
+    held = two_replies(first, f"There {TRY_AGAIN} {END}", lost=4, next_s=ends_s - 0.2)
+    assert Rule.LOST not in rules(held)
+
+
+def agreed(caller: str, text: str, **more: Any) -> Evidence:
+    """Return a call whose caller has said yes to a read-back, and what they were told then."""
+    turns = [
+        {
+            "text": AGREES[caller],
+            "answer_s": 0.5,
+            "pause_s": None,
+            "stop_s": None,
+            "start_s": 0.5,
+            "end_s": 2.5,
+        }
+    ]
+    heard = report(text, turns=turns)
+    return replace(GOOD, plan=plan_for(caller), report=heard, timeline=timeline(turn(text)), asked=(), **more)
+
+
+BOOKED_ONLY = "You're booked for Monday. Goodbye."
+NOTED = "I've passed that on, and the team will call you back. Goodbye."
+WRITTEN = "I've written that down, and the team will call you back. Goodbye."
+
+
+@pytest.mark.parametrize(
+    ("evidence", "is_held"),
+    [
+        (agreed("booking", BOOKED_ONLY, bookings=1), True),
+        (agreed("booking", BOOKED_ONLY, bookings=2), False),
+        (agreed("booking", BOOKED_ONLY), False),
+        (agreed("booking", SAID, bookings=1), False),
+        (agreed("booking", SAID), True),
+        (replace(GOOD, bookings=1), False),
+        (agreed("message", NOTED, messages=1), True),
+        (agreed("message", NOTED), False),
+        (agreed("message", WRITTEN), False),
+        (agreed("message", NOTED, messages=2), False),
+        (agreed("message", SAID, messages=1), False),
+        (replace(GOOD, messages=1), False),
+        (replace(GOOD, callbacks=2), False),
+        (replace(GOOD, rung=(Rung("", True),)), True),
+        (replace(GOOD, rung=(Rung("", True), Rung("", True))), False),
+    ],
+)
+def test_what_is_told_is_done_once_and_what_is_done_was_wanted_and_is_told(
+    evidence: Evidence, *, is_held: bool
+) -> None:
+    found = judge(evidence, passing=PASSING).violations
+    assert [str(one) for one in found if one.rule is Rule.EFFECTS and is_held] == []
+    assert is_held or Rule.EFFECTS in {one.rule for one in found}
+
+
+@pytest.mark.parametrize(
+    ("more", "is_held"),
+    [
+        ({"rung": (Rung("A caller. Booked: A cleaning.", True),)}, True),
+        ({"rung": (Rung("A caller. Booked: A cleaning.", False),)}, False),
+        ({"callbacks": 1}, True),
+        ({}, False),
+    ],
+)
+def test_who_takes_a_caller_is_told_what_was_booked(more: dict[str, Any], *, is_held: bool) -> None:
+    turns = agreed("booking", SAID).report.turns
+    evidence = replace(handed_over(TROUBLE), plan=plan_for("booking"), bookings=1, **more)
+    evidence = replace(evidence, report=evidence.report.model_copy(update={"turns": turns}))
+    assert (Rule.EFFECTS in rules(evidence)) is not is_held
+
+
+def test_a_message_after_the_tone_is_kept_and_a_promise_written_down() -> None:
+    line = TO_VOICEMAIL[0]
+    promise = "We will call you back by Friday. Please leave a message after the tone, and hang up when you are done."
+    words = spoken(f"{line} {promise}", 3.0)
+    after_s = words[-1][2] + 1.0
+    said = {
+        "text": "y",
+        "answer_s": None,
+        "pause_s": None,
+        "stop_s": None,
+        "start_s": after_s,
+        "end_s": after_s + 2,
+    }
+    heard = report(line, agent_words=words, agent_audible_s=[(3.0, words[-1][2])], duration_s=after_s + 3)
+    left = heard.model_copy(update={"turns": (*heard.turns, *report(turns=[said]).turns)})
+    assert leaves_voicemail(left)
+    assert not leaves_voicemail(heard)
+    evidence = replace(GOOD, report=left, timeline=timeline(turn(line)), asked=())
+    assert rules(replace(evidence, callbacks=1, voicemails=1)) == set()
+    assert rules(replace(evidence, callbacks=1)) == {Rule.EFFECTS}
+    assert rules(evidence) == {Rule.EFFECTS}
+
+
+def interrupted(
+    text: str = SAID, *, target: Target = Target.MODEL, hit: bool = True, **over: Any
+) -> Evidence:
+    """Return a call in which somebody speaks into the agent's words, which are heard from 3 s on."""
+    shape = {"kind": "interruption", "over_agent": True, "start_s": 3.5, "end_s": 4.5, "resumed_s": 1.0}
+    heard = report(text, overs=[shape | over])
+    plan = plan_for("questions", target)
+    return replace(
+        GOOD, report=heard, timeline=timeline(turn(text)), plan=plan, hit=frozenset({target} if hit else ())
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "is_held"),
+    [
+        (interrupted(stopped=True, pauses=1), True),
+        (interrupted(pauses=1), False),
+        (interrupted(pauses=0), False),
+        (interrupted(pauses=0, start_s=2.9), True),
+        (interrupted(pauses=0, end_s=8.0), True),
+        (interrupted(target=Target.RECOGNISER, pauses=1), True),
+        (interrupted(target=Target.RECOGNISER, pauses=1, end_s=5.5), False),
+        (interrupted(target=Target.RECOGNISER, hit=False, pauses=1), False),
+        (interrupted(f"We're open. {PUT_THROUGH}", pauses=1, start_s=4.5, end_s=5.5), True),
+    ],
+)
+def test_who_is_interrupted_says_no_more_of_it(evidence: Evidence, *, is_held: bool) -> None:
+    assert (Rule.INTERRUPTION in rules(evidence)) is not is_held
 
 
 def test_lines_that_bridge_a_wait_are_heard_and_not_kept() -> None:
