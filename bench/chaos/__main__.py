@@ -1,16 +1,19 @@
 """`python -m bench.chaos`: seeded calls against the real server while the sims fail; exit code 1 if one was not held.
 
 Each of `--at-once` worlds has sims and a server as processes of their own and one call at a time, so that a fault meets
-the call that it is meant for. `--only SEED` plays one call again, in a fresh world, and prints its timeline.
+the call that it is meant for. `--only SEED` plays one call again, in a fresh world, and prints its timeline. A run of
+300 calls or more writes its record, `bench/CHAOS.md`.
 """
 
 import argparse
 import asyncio
 import contextlib
+import os
 import queue
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +31,20 @@ from bench.chaos.front import opened
 from bench.chaos.plan import Plan, plan_of
 from bench.chaos.play import play
 from bench.chaos.redis_server import RedisServer
-from bench.chaos.report import Judged, failures, table
+from bench.chaos.report import Judged, failures, page, table
 from bench.chaos.stage import AGENTS, Place, Sims, World, passing_lines
 from bench.chaos.verdict import judge
 from bench.kept_call import TIMELINE_JSON, keep_call, keep_caller
 from bench.load import SimPhone
 from bench.servers import ServerError
+from bench.stage import machine
 from bot.errors import SimProcessError
 from bot.timeline import print_timeline, read_timeline
 from sims.faults import FaultKind
 
 KEPT = Path("runs") / "chaos"
+RESULTS = Path(__file__).parent.parent / "CHAOS.md"
+HOW = Path(__file__).parent / "how.md"
 DEFAULT_CALLS = 300
 DEFAULT_AT_ONCE = 6
 OPENING_S = 2.0
@@ -67,6 +73,7 @@ def main() -> int:
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the processes before us
+    began_s = time.monotonic()
     played: list[Judged] = []
     problems: list[BaseException] = []
     try:
@@ -85,10 +92,29 @@ def main() -> int:
             _print_replay(one)
     else:
         Console(highlight=False, width=150).print(table(played))
+    if not problems and _is_whole(options):
+        RESULTS.write_text(page(played, conditions=_conditions(options, began_s), how=HOW.read_text()))
+        _console.print(f"written to {RESULTS}", markup=False)
     for line in failures(played):
         _console.print(line, markup=False, soft_wrap=True)
     _console.print(f"{sum(one.is_held for one in played)} of {len(played)} calls as their callers may expect")
     return 2 if problems else 0 if all(one.is_held for one in played) else 1
+
+
+def _is_whole(options: Options) -> bool:
+    """Tell whether a run is one whose figures are published."""
+    return not options.is_replay and len(options.seeds) >= DEFAULT_CALLS
+
+
+def _conditions(options: Options, began_s: float) -> list[str]:
+    minutes = (time.monotonic() - began_s) / 60
+    return [
+        *machine(None)[:1],
+        *machine(None)[2:],
+        f"seeds {options.seeds[0]} to {options.seeds[-1]}, {options.at_once} calls at once, each in a world of its "
+        f"own, in {minutes:.0f} minutes; at the end {os.getloadavg()[2]:.0f} processes wanted one of "
+        f"{os.cpu_count()} cores",
+    ]
 
 
 async def _run(options: Options, folder: Path, played: list[Judged]) -> None:

@@ -1,17 +1,18 @@
 """What a run has shown: a row for each fault and stage, and the seeds that failed. Pure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 
 from bench.chaos.evidence import Evidence
-from bench.chaos.faults import CELLS, Cell
+from bench.chaos.faults import CELLS, Cell, Stage, Target
 from bench.chaos.verdict import Outcome, Verdict
 from bench.figures import percentile
 
 PAIRED = "two at once"
+LONGEST_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ class Row:
         )
 
 
+PAGE_HEADINGS = (
+    "who, when",
+    "how, in so many calls",
+    "calls",
+    "hit",
+    "silence p50",
+    "max, s",
+    "lost",
+    "repeated",
+    "ended",
+    "failed",
+)
 HEADINGS = ("fault, stage", "calls", "hit", "silence p50", "max, s", "lost", "repeated", "ended", "failed")
 
 
@@ -106,9 +119,65 @@ def table(played: Iterable[Judged]) -> Table:
 
 
 def markdown(played: Iterable[Judged]) -> list[str]:
-    """Return the rows as lines of a page."""
-    head = [f"| {' | '.join(HEADINGS)} |", "|---|---:|---:|---:|---:|---:|---:|---|---:|"]
-    return head + [f"| {' | '.join(row.cells)} |" for row in rows(played)]
+    """Return who failed, at which stage and how, as lines of a page; a call with two faults stands in two rows."""
+    head = [f"| {' | '.join(PAGE_HEADINGS)} |", "|---|---|" + "---:|" * 6 + "---|---:|"]
+    by_stage: dict[tuple[Target, Stage], list[Judged]] = defaultdict(list)
+    by_cell: Counter[Cell] = Counter()
+    everything = list(played)
+    for one in everything:
+        cells = [injection.cell for injection in one.evidence.plan.injections]
+        by_cell.update(cells)
+        for cell in cells:
+            by_stage[cell.target, cell.stage].append(one)
+    lines: list[str] = []
+    for target, stage in dict.fromkeys((cell.target, cell.stage) for cell in CELLS):
+        cells = [cell for cell in CELLS if (cell.target, cell.stage) == (target, stage)]
+        kinds = ", ".join(f"{cell.kind.value} {by_cell[cell]}" for cell in cells)
+        calls = by_stage[target, stage]
+        hit = sum(target in one.evidence.hit for one in calls)
+        row = replace(Row.of(f"{target.value}, {stage.value}", calls), hit=hit)
+        lines.append(f"| {row.name} | {kinds} | {' | '.join(row.cells[1:])} |")
+    return [*head, *lines, f"| all | | {' | '.join(Row.of('all', everything).cells[1:])} |"]
+
+
+def page(played: Iterable[Judged], *, conditions: Sequence[str], how: str) -> str:
+    """Return CHAOS.md: what a whole run has shown.
+
+    Args:
+        played: All calls of the run.
+        conditions: When, of what and on what it was played, one line each.
+        how: What was played and judged.
+    """
+    everything = list(played)
+    whole = Row.of("all", everything)
+    not_hit = sum(not one.evidence.hits for one in everything)
+    failed = failures(everything)
+    lines = [
+        "# Calls while something fails",
+        "",
+        f"{whole.calls} calls: {whole.outcomes}; {whole.calls - whole.failed} as their callers may expect.",
+        f"In {not_hit} of them nothing was hit: the call was over, or had no need of what would have failed.",
+        "",
+        *(f"- {condition}" for condition in conditions),
+        "",
+        *_longest(everything),
+        "",
+        "## What was played",
+        "",
+        *markdown(everything),
+        "",
+        "## What did not hold",
+        "",
+        *(["```", *failed, "```"] if failed else ["Nothing."]),
+    ]
+    return "\n".join([*lines, "", how.rstrip(), ""])
+
+
+def _longest(played: Sequence[Judged]) -> list[str]:
+    """Return the calls in which somebody waited longest, as lines of a page."""
+    worst = sorted(played, key=lambda one: one.verdict.longest_silence_s, reverse=True)[:LONGEST_SHOWN]
+    head = ["| longest silence, s | call |", "|---:|---|"]
+    return head + [f"| {one.verdict.longest_silence_s:.2f} | {one.evidence.plan} |" for one in worst]
 
 
 def failures(played: Iterable[Judged]) -> list[str]:

@@ -17,7 +17,7 @@ from bench.chaos.evidence import (
 )
 from bench.chaos.faults import Target
 from bench.chaos.plan import Plan, plan_of
-from bench.chaos.report import Judged, failures, rows
+from bench.chaos.report import Judged, failures, page, rows
 from bench.chaos.verdict import (
     AGREES,
     ANNOUNCEMENTS,
@@ -493,3 +493,20 @@ def test_a_report_counts_by_fault_and_names_what_failed() -> None:
     text = "\n".join(failures([good, bad]))
     assert f"--only {GOOD.plan.seed}" in text
     assert text.count("word lost") == 1
+
+
+def test_the_page_tells_who_failed_when_and_how() -> None:
+    bad = replace(BROKEN[Rule.LOST], hit=frozenset({Target.MODEL}))
+    played = [Judged(one, judge(one, passing=PASSING)) for one in (GOOD, bad)]
+    text = page(played, conditions=["a machine"], how="## How\n\nSo.\n")
+    [injection] = GOOD.plan.injections
+    row = f"| anthropic, {injection.cell.stage.value} |"
+    [line] = [line for line in text.splitlines() if line.startswith(row)]
+    assert f"{injection.cell.kind.value} 2" in line
+    assert "| 2 | 1 | 0.50 | 0.50 | 1 | 0 | 2 served | 1 |" in line
+    assert "2 calls: 2 served; 1 as their callers may expect." in text
+    assert f"--only {GOOD.plan.seed}" in text
+    assert "- a machine\n" in text
+    assert text.endswith("So.\n")
+    whole = page(played[:1], conditions=[], how="")
+    assert "Nothing." in whole
