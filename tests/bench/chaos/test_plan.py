@@ -11,7 +11,7 @@ from bench.chaos.plan import CALLERS, CLOSED_SHARE, PERSON, TALK_S, Plan, plan_o
 from bench.chaos.play import scenario_named
 from bench.chaos.stage import AGENTS
 from bench.chaos.stage import PERSON as RUNG
-from bench.chaos.verdict import SERVED_BY
+from bench.chaos.verdict import AGREES, SERVED_BY
 from sims.anthropic import AnthropicSim
 from sims.assemblyai import AssemblyAISim
 from sims.carrier import Human
@@ -212,6 +212,11 @@ def test_redis_is_lost_where_there_is_one_and_never_with_the_process() -> None:
     lost = [one for plan in plans for one in plan.injections if one.cell.target is Target.STORE]
     assert {one.is_mended for one in lost} == {True, False}
     assert not any(one.is_mended for plan in plans if not plan.loses_store for one in plan.injections)
+
+
+@pytest.mark.parametrize("caller", AGREES)
+def test_callers_agree_in_the_words_that_are_looked_for(caller: str) -> None:
+    assert AGREES[caller] in list(scenario_named(caller, "+18505550100").lines())
 
 
 def test_the_person_who_is_rung_is_the_shipped_agents() -> None:
