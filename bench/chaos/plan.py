@@ -52,6 +52,7 @@ _NOT_WITH: Mapping[Target, tuple[Target, ...]] = {
     Target.STORE: (Target.SERVER,),
 }
 """Whose loss together leaves nothing that could know of the call."""
+_LATE_STAGES = (Stage.LATER, Stage.WITHIN, Stage.HANG_UP)
 _ASKS_FOR_A_PERSON = (Stage.REDIRECT, Stage.RING, Stage.RECORDING)
 _LATE_S = (1.0, 6.0)
 """How late a first token or sound may come."""
@@ -158,12 +159,17 @@ def _agent_for(cells: Sequence[Cell], dice: random.Random) -> str:
 
 
 def _caller_for(cells: Sequence[Cell], dice: random.Random) -> str:
-    """Return a caller whom the faults can meet: on the way to a person, or at a hang-up of the agent's."""
+    """Return a caller whom the faults can meet.
+
+    Who asks for a person at once hears nothing but lines that were rendered before, asks the model once, and the agent
+    does not hang up on them.
+    """
     drawn = dice.choices(list(CALLERS), weights=list(CALLERS.values()))[0]
     stages = {cell.stage for cell in cells}
     if not stages.isdisjoint(_ASKS_FOR_A_PERSON):
         return PERSON
-    return "questions" if drawn == PERSON and Stage.HANG_UP in stages else drawn
+    is_met = stages.isdisjoint(_LATE_STAGES) and not any(cell.target in VOICES for cell in cells)
+    return drawn if drawn != PERSON or is_met else "questions"
 
 
 def _is_open(cells: Sequence[Cell], caller: str, dice: random.Random) -> bool:

@@ -177,7 +177,11 @@ def plans_with(*stages: Stage) -> list[Plan]:
 def test_what_fails_on_the_way_to_a_person_meets_a_caller_who_asks_for_one() -> None:
     plans = plans_with(Stage.REDIRECT, Stage.RING, Stage.RECORDING)
     assert {plan.caller for plan in plans} == {PERSON}
-    assert PERSON not in {plan.caller for plan in plans_with(Stage.HANG_UP)}
+    on_the_way = {Stage.REDIRECT, Stage.RING, Stage.RECORDING}
+    others = [*plans_with(Stage.HANG_UP), *plans_with(Stage.LATER), *plans_with(Stage.WITHIN)]
+    alone = [p for p in others if on_the_way.isdisjoint(one.cell.stage for one in p.injections)]
+    assert PERSON not in {plan.caller for plan in alone}
+    assert PERSON in {plan_of(seed).caller for seed in range(100) if len(plan_of(seed).injections) == 1}
     assert all(plan.agent in ALWAYS_OPEN for plan in plans_with(Stage.RING))
     alone = [plan for plan in plans_with(Stage.RECORDING) if len(plan.injections) == 1]
     assert all(plan.agent in NEVER_OPEN for plan in alone)
