@@ -65,7 +65,7 @@ async def stand_for(
         bot: Whose server.
         world: Has the sims.
         http: For the sims' control surfaces.
-        folder: Gets the data of a server that the world does not start itself.
+        folder: The world's.
 
     Raises:
         ServerError: If something does not start.
@@ -75,7 +75,7 @@ async def stand_for(
         stack = contextlib.ExitStack()
         try:
             redis = await asyncio.to_thread(stack.enter_context, redis_server())
-            serving = _with_redis(bot, world, sims, redis, folder)
+            serving = _with_redis(world, sims, redis, folder)
             yield Stand(await asyncio.to_thread(stack.enter_context, serving), redis)
         finally:
             await asyncio.shield(asyncio.to_thread(stack.close))
@@ -88,15 +88,17 @@ async def stand_for(
 
 
 @contextlib.contextmanager
-def _with_redis(bot: Bot, world: World, sims: Sims, redis: RedisServer, folder: Path) -> Generator[Place]:
+def _with_redis(world: World, sims: Sims, redis: RedisServer, folder: Path) -> Generator[Place]:
+    """Start a server of ours that keeps its calls in Redis, and has the lines that another has rendered."""
     vendors = sim_environment(dict.fromkeys(Vendor, VendorSource.SIM), world.environment)
     with running(
-        bot,
+        Bot.OURS,
         vendors={**vendors, "SIMS": "off", "REDIS_URL": redis.url},
-        folder=folder,
+        folder=folder / "with-redis",
         core=None,
         max_calls=MAX_CALLS,
         agents=AGENTS,
+        rendered=next(folder.glob("server-*/audio-cache"), None),
     ) as server:
         yield Place(sims, server)
 

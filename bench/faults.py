@@ -38,6 +38,8 @@ HOW = Path(__file__).parent / "how_it_is_measured.md"
 HOW_HEADING = "## Under faults"
 NUMBER = "+15550100077"
 AT_ONCE = 4
+SPARE_WORLDS = 1
+"""In which a server starts while calls are played in the others."""
 OPENING_S = 2.0
 WRITTEN_DOWN = "written that down"
 """What whoever leaves a message hears when it is kept and not yet in the book."""
@@ -162,9 +164,11 @@ async def _run(
         for bot in BOTH:
             if fault.is_for(bot):
                 waiting.put((fault, bot))
+    lines = asyncio.Semaphore(at_once)
     async with asyncio.TaskGroup() as worlds:
-        for number in range(min(at_once, waiting.qsize())):
-            worlds.create_task(_play_waiting(number, waiting, results, folder), name=f"world {number}")
+        for number in range(min(at_once + SPARE_WORLDS, waiting.qsize())):
+            playing = _play_waiting(number, waiting, results, folder / f"world-{number}", lines)
+            worlds.create_task(playing, name=f"world {number}")
 
 
 async def _play_waiting(
@@ -172,17 +176,18 @@ async def _play_waiting(
     waiting: "queue.SimpleQueue[tuple[Fault, Bot]]",
     results: dict[tuple[str, Bot], Heard],
     folder: Path,
+    lines: asyncio.Semaphore,
 ) -> None:
     """Play what is waiting, each call on a server that knows nothing of those before."""
     await asyncio.sleep(number * OPENING_S)
-    world = World(folder / f"world-{number}")
+    world = World(folder)
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as http:
         try:
             await asyncio.to_thread(world.open)
             while not waiting.empty():
                 fault, bot = waiting.get_nowait()
-                async with stand_for(fault, bot, world, http, folder / f"server-{number}") as stand:
+                async with stand_for(fault, bot, world, http, folder) as stand, lines:
                     report = await _call(stand, fault, bot)
                 heard = results[fault.name, bot] = Heard.of(report, fault.caller)
                 _console.print(f"{bot.value}, {fault.name}: {'  '.join(heard.cells)}", markup=False)
