@@ -46,7 +46,7 @@ from sims.scenario import Scenario, load_scenarios
 from sims.spoken import SpokenIndex
 from sims.twiml import Document, TwimlError, parse
 from sims.vendor import VendorSim
-from sims.webhook import WebhookClient
+from sims.webhook import WebhookClient, noting_kept_connections
 
 API = "/2010-04-01/Accounts/{account}"
 NUMBER = "+18506872085"
@@ -173,7 +173,7 @@ class TwilioSim(VendorSim):
     async def start(self, port: int = 0) -> None:
         """Serve on 127.0.0.1; port 0 picks a free one."""
         connector = aiohttp.TCPConnector(limit=0)
-        session = aiohttp.ClientSession(connector=connector)
+        session = aiohttp.ClientSession(connector=connector, trace_configs=[noting_kept_connections()])
         self._carrier = Carrier(
             self.account_sid,
             self.auth_token,

@@ -11,6 +11,7 @@ import hmac
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
 
 import aiohttp
@@ -38,6 +39,26 @@ class Fetched:
     url: str
 
 
+@dataclass
+class _Kept:
+    """Whether a request went over a connection that an earlier one had left."""
+
+    is_reused: bool = False
+
+
+def noting_kept_connections() -> aiohttp.TraceConfig:
+    """Return what the session of a `WebhookClient` is traced with."""
+
+    async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        kept = context.trace_request_ctx
+        if isinstance(kept, _Kept):
+            kept.is_reused = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(note)
+    return tracing
+
+
 class WebhookClient:
     """Requests documents and posts callbacks."""
 
@@ -45,7 +66,7 @@ class WebhookClient:
         """Create a client.
 
         Args:
-            session: Owned by somebody else.
+            session: Owned by somebody else, traced with `noting_kept_connections`.
             auth_token: Key of the signatures.
             stats: Counts requests and their failures.
         """
@@ -117,11 +138,27 @@ class WebhookClient:
         timeout = aiohttp.ClientTimeout(total=_total_s(fragment), connect=CONNECT_S)
         form = parameters if method == "POST" else None
         self._stats["webhooks"] += 1
-        try:
+        kept = _Kept()
+
+        async def ask() -> tuple[int, bytes]:
             async with self._session.request(
-                method, URL(url, encoded=True), data=form, headers=headers, timeout=timeout
+                method,
+                URL(url, encoded=True),
+                data=form,
+                headers=headers,
+                timeout=timeout,
+                trace_request_ctx=kept,
             ) as response:
                 return response.status, await response.read()
+
+        try:
+            try:
+                return await ask()
+            except aiohttp.ServerDisconnectedError:
+                # One that was kept and is gone is a connection that could not be made: Twilio tries that once more.
+                if not kept.is_reused:
+                    raise
+                return await ask()
         except TimeoutError as error:
             raise TwimlError(11205, "no whole answer in time") from error
         except aiohttp.ClientError as error:

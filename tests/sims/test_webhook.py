@@ -1,3 +1,4 @@
+import asyncio
 from collections import Counter
 
 import aiohttp
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from sims.twiml import Say
-from sims.webhook import WebhookClient, sign
+from sims.webhook import WebhookClient, noting_kept_connections, sign
 from tests.sims.answering import Answering
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -85,3 +86,28 @@ async def test_a_failed_callback_is_counted_and_not_repeated() -> None:
 
     assert len(line.received) == 1
     assert stats["callbacks_failed"] == 1
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize(("answers", "connections", "is_fetched"), [(1, 2, True), (0, 1, False)])
+async def test_only_a_kept_connection_that_is_gone_is_made_anew(
+    answers: int, connections: int, is_fetched: bool
+) -> None:
+    made = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal made
+        made += 1
+        for _ in range(answers):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n<Response/>")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/voice"
+    async with server, aiohttp.ClientSession(trace_configs=[noting_kept_connections()]) as session:
+        client = WebhookClient(session, TOKEN, Counter())
+        fetched = [await client.fetch(url, "POST", {}) for _ in range(1 + answers)]
+    assert (fetched[-1] is not None) is is_fetched
+    assert made == connections
