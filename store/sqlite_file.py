@@ -44,6 +44,8 @@ class SqliteFile:
         self._schema = schema
         self._deadline_s = deadline_s
         self._connection: sqlite3.Connection | None = None  # touched by the worker thread only
+        self._opened: tuple[int, int] | None = None
+        """Which file the connection has, as `_identity` tells."""
         self._room = threading.BoundedSemaphore(_MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-{path.stem}")
 
@@ -54,7 +56,8 @@ class SqliteFile:
         begun is dropped. Callers that write must therefore be able to repeat themselves.
 
         Raises:
-            StoreUnavailableError: If the deadline passes, too much work waits, or SQLite fails.
+            StoreUnavailableError: If the deadline passes, too much work waits, SQLite fails, or the file was deleted or
+                replaced since it was opened.
         """
         if not self._room.acquire(blocking=False):
             raise StoreUnavailableError(f"{_MAX_WAITING} pieces of work wait for {self._path.name}")
@@ -90,7 +93,19 @@ class SqliteFile:
     def _in_thread(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         if self._connection is None:
             self._connection = self._open()
+            self._opened = self._identity()
+        elif self._identity() != self._opened:
+            # What we have nobody else will ever read. It stays open: closed, it would take a new one's log with it.
+            raise OSError("deleted or replaced while it is open")
         return work(self._connection)
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Return what tells the file at our path from any other, None if there is none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

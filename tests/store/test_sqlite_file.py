@@ -31,6 +31,21 @@ async def test_a_block_that_raises_leaves_nothing_behind(tmp_path: Path) -> None
     await file.close()
 
 
+async def test_a_file_that_was_deleted_or_replaced_takes_nothing_until_it_is_back(tmp_path: Path) -> None:
+    path, aside = tmp_path / "a.db", tmp_path / "aside.db"
+    file = SqliteFile(path, schema=SCHEMA, deadline_s=5)
+    await file.run(count)
+    path.rename(aside)
+    with pytest.raises(StoreUnavailableError, match="deleted or replaced"):
+        await file.run(count)
+    path.touch()
+    with pytest.raises(StoreUnavailableError, match="deleted or replaced"):
+        await file.run(count)
+    aside.replace(path)
+    assert await file.run(count) == 0
+    await file.close()
+
+
 async def test_the_deadline_ends_the_wait_and_work_that_waited_is_dropped(tmp_path: Path) -> None:
     file = SqliteFile(tmp_path / "a.db", schema=SCHEMA, deadline_s=0.1)
     await file.run(count)
