@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 
 CHECK_EVERY_S = 0.5
 CHECK_LIMIT_S = 1.0
+MEDIA_LAST_S = 0.1
+"""From the end of a server's other connections to that of its media sockets. The carrier asks what comes next as soon
+as one of those is gone, over any connection that it has kept, and does not ask again."""
 _CHUNK_BYTES = 65536
+_UPGRADE = b"upgrade: websocket"
 _Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -33,9 +37,13 @@ class Front:
         assert task is not None  # a server's callback always is one
         self._links.add(task)
         try:
-            far = await self._dial()
+            first = await reader.read(_CHUNK_BYTES)
+            far = await self._dial() if first else None
             if far is not None:
+                far[1].write(first)
                 await _join((reader, writer), far)
+                if _UPGRADE in first.lower():
+                    await asyncio.sleep(MEDIA_LAST_S)
         except asyncio.CancelledError:
             pass  # the front closes
         finally:
