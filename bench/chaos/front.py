@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 CHECK_EVERY_S = 0.5
 CHECK_LIMIT_S = 1.0
 MEDIA_LAST_S = 0.1
-"""From the end of a server's other connections to that of its media sockets. The carrier asks what comes next as soon
-as one of those is gone, over any connection that it has kept, and does not ask again."""
+"""From the end of a server's other connections to that of its media sockets: the way to a carrier is as long. It asks
+what comes next as soon as it hears of that, and only once: over a connection that it has kept, or over a new one, which
+a process that is about to be gone still takes."""
 _CHUNK_BYTES = 65536
-_UPGRADE = b"upgrade: websocket"
+_GET, _UPGRADE = b"GET ", b"upgrade: websocket"
 _Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -37,13 +38,9 @@ class Front:
         assert task is not None  # a server's callback always is one
         self._links.add(task)
         try:
-            first = await reader.read(_CHUNK_BYTES)
-            far = await self._dial() if first else None
-            if far is not None:
-                far[1].write(first)
-                await _join((reader, writer), far)
-                if _UPGRADE in first.lower():
-                    await asyncio.sleep(MEDIA_LAST_S)
+            far = await self._dial()
+            if far is not None and await _join((reader, writer), far):
+                await asyncio.sleep(MEDIA_LAST_S)
         except asyncio.CancelledError:
             pass  # the front closes
         finally:
@@ -104,18 +101,28 @@ async def _is_ready(port: int) -> bool:
     return False
 
 
-async def _join(near: _Pair, far: _Pair) -> None:
-    ways = [asyncio.create_task(_carry(near[0], far[1])), asyncio.create_task(_carry(far[0], near[1]))]
+async def _join(near: _Pair, far: _Pair) -> bool:
+    """Carry both ways until either end is gone; return whether it has become a web socket."""
+    upgraded = asyncio.Event()
+    ways = [
+        asyncio.create_task(_carry(near[0], far[1], upgraded)),
+        asyncio.create_task(_carry(far[0], near[1], upgraded)),
+    ]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for way in ways:
             way.cancel()
         far[1].transport.abort()
+    return upgraded.is_set()
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upgraded: asyncio.Event) -> None:
     with contextlib.suppress(ConnectionError):
         while piece := await reader.read(_CHUNK_BYTES):
+            if (
+                piece.startswith(_GET) and _UPGRADE in piece.lower()
+            ):  # a client may do so on a connection it has kept
+                upgraded.set()
             writer.write(piece)
             await writer.drain()

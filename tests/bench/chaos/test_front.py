@@ -59,12 +59,19 @@ async def test_when_none_is_well_all_are_tried(server: OneServer) -> None:
         writer.close()
 
 
-async def test_a_media_socket_is_the_last_thing_that_is_lost_of_a_server(server: OneServer) -> None:
+@pytest.mark.parametrize("before", [b"", REQUEST])
+async def test_a_media_socket_is_the_last_thing_that_is_lost_of_a_server(
+    server: OneServer, before: bytes
+) -> None:
+    """Also one that was something else before."""
     port = free_port()
     async with opened((server.port,), port) as front, asyncio.TaskGroup() as group:
 
         async def gone_s(text: bytes) -> float:
-            reader, writer = await ask(front, port, text)
+            reader, writer = await ask(front, port, before or text)
+            if before:
+                writer.write(text)
+                assert await reader.read(1024) == text
             loses.release()
             with contextlib.suppress(ConnectionError):
                 await reader.read(1)
