@@ -149,14 +149,14 @@ class VoicemailKeeper:
         for pause_s in (*self._retry_after_s, None):
             try:
                 wav = await self._carrier.fetch_recording(recording_sid)
-            except TwilioRestError as error:
+                if not wav.startswith(b"RIFF") or len(wav) > MAX_BYTES:
+                    raise ValueError(f"a recording of {len(wav)} bytes is no WAV file, or too large a one")
+            except (TwilioRestError, ValueError) as error:
                 if pause_s is None:
                     raise
                 logger.info("voicemail: not to be had yet ({}), again in {} s", error, pause_s)
                 await asyncio.sleep(pause_s)
             else:
-                if not wav.startswith(b"RIFF") or len(wav) > MAX_BYTES:
-                    raise ValueError(f"a recording of {len(wav)} bytes is no WAV file, or too large a one")
                 return wav
         raise AssertionError("the last attempt returns or raises")
 

@@ -25,6 +25,8 @@ class Rig:
         self.fails = fails
         self.text = text
         self.wav = WAV
+        self.garbled: list[bytes] = []
+        """Bodies that come before it, in place of it."""
         self.fetched: list[str] = []
         self.noted: list[tuple[str, str, str]] = []
         self.told: list[tuple[str, str]] = []
@@ -46,7 +48,7 @@ class Rig:
             await self.release.wait()
         if len(self.fetched) <= self.fails:
             raise TwilioRefusedError(404, 20404, "not found")
-        return self.wav
+        return self.garbled.pop(0) if self.garbled else self.wav
 
     async def transcribe(self, wav: bytes, *, language: str) -> str:
         assert (wav, language) == (self.wav, "en-US")
@@ -90,6 +92,15 @@ async def test_a_recording_that_is_not_there_yet_is_asked_for_again(tmp_path: Pa
     await rig.taken()
     assert len(rig.fetched) == 3
     assert rig.kept("voicemail.wav") == WAV
+
+
+async def test_what_is_no_recording_is_asked_for_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.garbled = [b"", b"<html>"]
+    await rig.taken()
+    assert len(rig.fetched) == 3
+    assert rig.kept("voicemail.wav") == WAV
+    assert rig.told == []
 
 
 async def test_one_that_never_comes_is_given_up(tmp_path: Path) -> None:
