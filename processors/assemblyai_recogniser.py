@@ -1,8 +1,8 @@
 """Pipecat's AssemblyAI recogniser, hosted: tells how it fails, and when nothing is left to transcribe.
 
 AssemblyAI ends a turn of its own after a tenth of a second of silence, or when it is told to (`ForceEndpoint`), and
-answers nothing when no turn is open. So a pause is flushed when the words reach to it already, or when the turn ends
-that was open; otherwise not at all, and the turn waits for its safety net.
+answers nothing when no turn is open. So a pause is flushed when the words reach to it already, or when a turn ends
+whose words do; otherwise not at all, and the turn waits for its safety net.
 
 A session is paid for while it is open, whatever is sent: it is ended by `Terminate`, not left to be noticed.
 Source: assemblyai.com/docs/streaming (message-sequence, common-session-errors-and-closures), assemblyai 1.8.2
@@ -71,8 +71,8 @@ class HostedAssemblyAI(SocketRecogniser, AssemblyAISTTService):
     _shown: Sequence[Any] = ()
     _is_turn_open = False
     """Whether words were shown that are not final."""
-    _is_asked = False
-    """Whether the end of the turn that is open, or is about to be, is the end of a pause's words."""
+    _asked_s: float | None = None
+    """Where a pause began whose last words are awaited, in seconds of audio sent."""
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
         """Send audio, and count it."""
@@ -84,11 +84,12 @@ class HostedAssemblyAI(SocketRecogniser, AssemblyAISTTService):
         """Notice a pause whose words are all there."""
         await super().process_frame(frame, direction)
         if isinstance(frame, CallerResumedFrame | VADUserStartedSpeakingFrame):
-            self._is_asked = False
+            self._asked_s = None
         elif isinstance(frame, VADUserStoppedSpeakingFrame):
             quiet_from_s = self._sent_s - frame.stop_secs
-            self._is_asked = self._is_turn_open or self._final_end_s < quiet_from_s - _UNHEARD_S
-            if not self._is_asked:
+            if self._is_turn_open or not self._reach(self._final_end_s, quiet_from_s):
+                self._asked_s = quiet_from_s
+            else:
                 await self.push_frame(TranscriptFlushedFrame())
 
     def shown(self) -> Sequence[ShownWord]:
@@ -104,7 +105,7 @@ class HostedAssemblyAI(SocketRecogniser, AssemblyAISTTService):
         self._termination_event.clear()
         self._sent_s = self._final_end_s = 0.0
         self._shown = ()
-        self._is_turn_open = self._is_asked = False
+        self._is_turn_open, self._asked_s = False, None
 
     async def _wait_until_confirmed(self) -> None:
         await self._wait_for(self._begun)  # who is not let in is told so here, not at the handshake
@@ -148,10 +149,16 @@ class HostedAssemblyAI(SocketRecogniser, AssemblyAISTTService):
             await self._report(Report(ends_s, bool(words)))
             return
         self._final_end_s = ends_s or self._final_end_s
-        was_asked, self._is_asked = self._is_asked, False
-        if was_asked:
+        # Of audio that is heard again a turn may have ended by itself, in front of the last words.
+        if self._asked_s is not None and self._reach(self._final_end_s, self._asked_s):
+            self._asked_s = None
             await self.push_frame(TranscriptFlushedFrame())
         await self._report(Report(ends_s, bool(words), is_answer=True, words_until_s=ends_s))
+
+    @staticmethod
+    def _reach(words_end_s: float, quiet_from_s: float) -> bool:
+        """Tell whether no further word fits between the last one and the pause."""
+        return words_end_s >= quiet_from_s - _UNHEARD_S
 
     def _failure_of_close(self) -> RecogniserFailure:
         socket = self._socket

@@ -19,8 +19,8 @@ from tests.fakes.hosting import RATE
 
 
 @contextlib.asynccontextmanager
-async def session() -> AsyncGenerator[tuple[AssemblyAISim, HostedAssemblyAI, Told]]:
-    async with AssemblyAISim(PROFILES["instant"], spoken_index=index()) as sim:
+async def session(profile: str = "instant") -> AsyncGenerator[tuple[AssemblyAISim, HostedAssemblyAI, Told]]:
+    async with AssemblyAISim(PROFILES[profile], spoken_index=index()) as sim:
         recogniser = HostedAssemblyAI(
             api_key="key", api_endpoint_base_url=f"{sim.base_url}/v3/ws", sample_rate=RATE
         )
@@ -53,6 +53,19 @@ async def test_a_turn_that_is_open_is_flushed_when_it_ends() -> None:
         assert sim.stats["forced"] == 1
         await asyncio.sleep(0.1)
         assert told.flushes == 1
+
+
+@pytest.mark.real_time
+async def test_a_turn_that_ended_by_itself_before_the_last_words_flushes_nothing() -> None:
+    """Words that are heard again come faster than they are listened to: it is asked while it is far behind."""
+    async with session("realistic") as (_, recogniser, told):
+        await recogniser.take(VADUserStartedSpeakingFrame())
+        await play(recogniser, HELLO + mulaw.SILENT_FRAME * 10 + HELLO)
+        await recogniser.take(CallerStoppedFrame(at_s=0.0, stop_secs=0.0))
+        await told.until(lambda told: told.text)
+        assert (told.text, told.flushes) == (TEXT, 0)
+        await told.until(lambda told: told.flushes)
+        assert told.text.count(TEXT) == 2
 
 
 @pytest.mark.real_time
