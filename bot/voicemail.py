@@ -148,16 +148,12 @@ class VoicemailKeeper:
     async def _fetch(self, recording_sid: str) -> bytes:
         for pause_s in (*self._retry_after_s, None):
             try:
-                wav = await self._carrier.fetch_recording(recording_sid)
-                if not wav.startswith(b"RIFF") or len(wav) > MAX_BYTES:
-                    raise ValueError(f"a recording of {len(wav)} bytes is no WAV file, or too large a one")
+                return _checked(await self._carrier.fetch_recording(recording_sid))
             except (TwilioRestError, ValueError) as error:
                 if pause_s is None:
                     raise
                 logger.info("voicemail: not to be had yet ({}), again in {} s", error, pause_s)
                 await asyncio.sleep(pause_s)
-            else:
-                return wav
         raise AssertionError("the last attempt returns or raises")
 
     async def _transcribe(self, call_sid: str, wav: bytes) -> str | None:
@@ -165,6 +161,17 @@ class VoicemailKeeper:
             logger.info("voicemail: nobody is there to transcribe it (no Deepgram key)")
             return None
         return await self._transcriber.transcribe(wav, language=await self._language_of(call_sid))
+
+
+def _checked(wav: bytes) -> bytes:
+    """Return a recording.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not wav.startswith(b"RIFF") or len(wav) > MAX_BYTES:
+        raise ValueError(f"a recording of {len(wav)} bytes is no WAV file, or too large a one")
+    return wav
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:

@@ -320,7 +320,7 @@ class VoiceScript:
             end = start + (self._audio - start) * len(token.key) / len(self._part)
         else:
             return []
-        if begun - start < (end - start) / 2:
+        if begun <= start or begun - start < (end - start) / 2:  # of what has no sound nothing is heard
             return []
         if count:
             return self._take(count)

@@ -161,6 +161,13 @@ def test_silence_where_a_word_should_be_is_no_half_of_it() -> None:
     assert script.cut(begun=550)[1].rest == ("two three",)
 
 
+def test_of_words_that_have_no_sound_none_is_heard() -> None:
+    script = script_of("one two three")
+    script.add_words([TimedWord("one", 0.0, 0.0), TimedWord("two", 0.0, 0.0)])
+    said, cut = script.cut(begun=0)
+    assert (said, cut.rest) == ([], ("one two three",))
+
+
 def test_the_next_voices_words_follow_in_the_same_audio() -> None:
     script = script_of("one two three")
     say(script, ("one", 0.0, 0.3), ("two", 0.3, None), audio_s=0.5)
