@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-PLACES = 5
+PLACES = 4
 """Taken at a time; the rest of two cores is for the other files."""
 NICE = -10
 """Of a process while it plays calls: ahead of the others."""
