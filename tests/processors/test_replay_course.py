@@ -84,7 +84,7 @@ def test_who_rests_goes_on_when_the_caller_speaks() -> None:
 
 @given(
     st.lists(st.tuples(st.integers(1, 80), st.integers(1, 80)), min_size=1, max_size=6),
-    st.integers(1, 4000),
+    st.integers(400, 4000),
     st.lists(st.booleans(), min_size=1),
 )
 def test_all_speech_is_sent_once_and_each_sample_has_its_place(
