@@ -7,6 +7,7 @@ new stream. The store lets exactly one process claim a call, and takes no writes
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -190,7 +191,7 @@ class Resumption:
                 return self._stream(saved)
             case AfterStream.NO_AGENT, SavedCall():
                 self.count(ResumeOutcome.TOO_OFTEN, saved.call_sid, 0.0)
-                await self._finish(saved)
+                await self._give_away(saved)
                 return await self.no_agent(saved)
             case AfterStream.WAIT, _:
                 return twiml.wait(_WAIT_S, self.urls.action)
@@ -365,6 +366,13 @@ class Resumption:
         except StoreUnavailableError:
             claimed = saved.taken_over(self.process, now, is_resumed=True)
         return claimed
+
+    async def _give_away(self, saved: SavedCall) -> None:
+        """Write that a call is over for us, whatever its last line still writes: nobody is to put it on a new one."""
+        claimed = None
+        with contextlib.suppress(StoreUnavailableError):
+            claimed = await self.store.claim(saved, self.process, datetime.now(UTC), is_resumed=False)
+        await self._finish(claimed or saved)
 
     async def _finish(self, saved: SavedCall | None) -> None:
         if saved is None or saved.is_finished:

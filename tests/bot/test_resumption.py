@@ -146,6 +146,30 @@ async def test_a_call_that_breaks_too_often_gets_somebody_else(office: Office) -
     assert "<Hangup" in await process.asked("CA1")
 
 
+async def test_what_its_last_line_still_writes_does_not_take_a_call_from_whoever_has_it(
+    office: Office,
+) -> None:
+    """A line that is just noticed to be gone writes once more, beside the answer to the carrier."""
+
+    class Overtaken(MemoryCallStore):
+        async def load(self, call_sid: str) -> SavedCall | None:
+            known = await super().load(call_sid)
+            if known is not None and not known.is_finished:
+                self.stored[call_sid] = known.next(datetime.now(UTC)).next(datetime.now(UTC))
+            return known
+
+    office.store = Overtaken()
+    process = office.process("a")
+    times = tuple(datetime.now(UTC) - timedelta(seconds=seconds) for seconds in (40, 20))
+    await process.hold("CA1", resumes=times)
+    assert "sorry reception" in await process.asked("CA1")
+    assert office.store.stored["CA1"].is_finished
+    async with running(process):
+        await asyncio.sleep(ORPHAN_AFTER_S + 3.0)
+    assert office.carrier.redirects == []
+    assert process.counted == {"too_often": 1}
+
+
 async def test_a_call_that_is_over_is_hung_up(office: Office) -> None:
     process = office.process("a")
     saved = await process.hold("CA1")
