@@ -67,7 +67,7 @@ class RefusedCalls:
             self._metrics.call_refused("moved")
             return twiml.wait(MOVE_AFTER_S, self._address.http(f"{VOICE_PATH}?moves={moves + 1}"))
         self._metrics.call_refused(reason)
-        logger.warning("call refused: {}", reason)
+        logger.warning("call refused: call={} agent={} reason={}", call_sid, agent.slug, reason)
         if reason is AdmissionVerdict.DUPLICATE:  # the caller is here already: nobody is to be rung for them
             language = agent.config.language
             return twiml.say_and_hang_up(fixed_lines(language).overflow, language=language)

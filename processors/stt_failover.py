@@ -68,13 +68,10 @@ from processors.shown_words import standing
 from processors.stand_in_turns import StandInTurns
 from processors.voice_health import VoiceHealth
 from processors.voices import FailureKind
+from processors.words_delay import WordsDelay
 
 SEND_LIMIT_S = 1.0
 CLOSE_LIMIT_S = 1.0
-DELAY_LIMIT_S = 2.0
-"""Those who decide by words wait for late ones no longer than that,"""
-DELAYS_LIMIT_S = 3.0
-"""and however many recognisers fail, no longer than this."""
 QUIET_S = 1.0
 """Of the caller, before the first vendor is returned to."""
 _WAITS_S = (0.0, 0.2, 0.4, 0.8, 1.6)
@@ -164,7 +161,7 @@ class FailoverSTT(STTService):
         self._edge: VADUserStoppedSpeakingFrame | None = None
         """The end of the last speech, while nothing else was said."""
         self._quiet_since_s = 0.0
-        self._delayed_since_s: float | None = None
+        self._delay = WordsDelay()
         self._has_given_up = False
         self._better = BetterRecogniser(health, self._replay, rate_hz=rate_hz, tell=self._tell)
         self._changed = asyncio.Event()
@@ -493,7 +490,7 @@ class FailoverSTT(STTService):
             self._lost_hearing(now_s)
         leg.over.set()
         self._changed.set()
-        await self._delay(now_s)
+        await self._have_wait(now_s)
 
     def _blame(self, recogniser: Recogniser, kind: FailureKind) -> None:
         """A recogniser has failed, which is known to other calls, and to this one when it may be returned to."""
@@ -521,7 +518,7 @@ class FailoverSTT(STTService):
         """A dial failed."""
         now_s = self._now_s()
         self._lost_hearing(now_s)
-        await self._delay(now_s)
+        await self._have_wait(now_s)
         if self._losses.knows(recogniser.vendor, stage):
             logger.debug("recogniser failed again: vendor={} {}", recogniser.vendor, failure)
             return
@@ -582,14 +579,17 @@ class FailoverSTT(STTService):
             await self._settle("gave_up")
             await self._call_event_handler("on_recognisers_failed")
 
-    async def _delay(self, now_s: float) -> None:
+    async def _have_wait(self, now_s: float) -> None:
         """Have those who decide by words wait, if any are late."""
         if not (self._replay.is_pending or self._doubted is not None):
             return
-        if self._delayed_since_s is None:
-            self._delayed_since_s = now_s
-        until_s = min(now_s + DELAY_LIMIT_S, self._delayed_since_s + DELAYS_LIMIT_S)
-        await self.push_frame(WordsDelayedFrame(until_s))
+        await self.push_frame(WordsDelayedFrame(self._delay.late(now_s)))
+
+    async def _have_wait_on(self) -> None:
+        """Have them wait on: whoever hears the words again is getting on with it."""
+        until_s = self._delay.shown(self._now_s())
+        if until_s is not None:
+            await self.push_frame(WordsDelayedFrame(until_s))
 
     # What recognisers tell
 
@@ -637,6 +637,7 @@ class FailoverSTT(STTService):
             self._replay.dismiss(until - self._replay.place(NEAR_S))  # a word may have begun there
         if report.has_words:
             self._settle_doubt(leg, until)
+            await self._have_wait_on()
         if report.words_until_s is not None:
             self._understood(leg)
         if not leg.is_caught_up and self._is_caught_up(leg, until, report):
@@ -680,8 +681,7 @@ class FailoverSTT(STTService):
             noise_end = min(leg.course.until, self._replay.place(self._watch.ended_s))
             self._replay.settle(noise_end, noise_end)
         await self._settle("none", leg.recogniser)
-        if self._delayed_since_s is not None:
-            self._delayed_since_s = None
+        if self._delay.there():
             await self.push_frame(WordsDelayedFrame(None))
 
     async def recogniser_lost(self, recogniser: Recogniser, failure: RecogniserFailure) -> None:

@@ -15,6 +15,9 @@ from sims.profiles import PROFILES
 from sims.report import CallReport
 from sims.scenario import Scenario
 from sims.world import SimWorld
+from store.events import EventKind
+from store.events_sqlite import SqliteEventLog
+from telephony.capacity import Shortage
 from tests.fakes.launcher import eventually
 from tests.fakes.ready_balancer import ReadyBalancer, open_ready_balancer
 from tests.fakes.served_process import ServedProcess, open_process_beside, open_served_process
@@ -81,10 +84,23 @@ async def callers(world: SimWorld, url: str) -> AsyncGenerator[list[CallReport]]
         await ringing
 
 
-def assert_all_answered(reports: list[CallReport]) -> None:
+async def assert_all_answered(reports: list[CallReport], folder: Path) -> None:
+    """Everybody heard the agent, unless the machine was so busy that a line of the overflow spoke instead."""
     assert len(reports) >= 5
     for report in reports:
-        assert (report.outcome, report.streams) == ("ok", 1), report.reasons
+        assert report.outcome == "ok", report.reasons
+        if report.streams == 0:
+            assert await refusal_of(report.call_sid, folder) in {Shortage.BEHIND, Shortage.BACKLOG}
+    assert sum(report.streams == 1 for report in reports) >= 0.8 * len(reports)
+
+
+async def refusal_of(call_sid: str, folder: Path) -> str | None:
+    log = SqliteEventLog(folder / "first-ring.db", deadline_s=5.0)
+    try:
+        refused = [event for event in await log.of_call(call_sid) if event.kind == EventKind.CALL_REFUSED]
+    finally:
+        await log.close()
+    return str(refused[0].fields["reason"]) if refused else None
 
 
 async def has_left(served: ServedProcess, limit_s: float) -> int | None:
@@ -122,7 +138,7 @@ async def test_another_server_takes_over_behind_one_address_and_no_call_is_lost(
             report = await stays
             assert report.outcome == "ok", report.reasons
             assert report.streams == 1
-            assert_all_answered(reports)
+            await assert_all_answered(reports, tmp_path)
             assert await has_left(old, RELEASE_LIMIT_S + 15) == -signal.SIGTERM
             assert balancer.refused == 0
 
@@ -145,7 +161,7 @@ async def test_the_workers_of_one_server_are_replaced_in_turn(pair: ServedProces
         await eventually(lambda: len(pair.workers()) == 2 and not old & set(pair.workers()), 60.0)
     assert report.outcome == "ok", report.reasons
     assert report.streams == 1
-    assert_all_answered(reports)
+    await assert_all_answered(reports, pair.recordings.parent)
     assert pair.process.returncode is None
 
 

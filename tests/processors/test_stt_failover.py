@@ -171,7 +171,7 @@ async def test_a_drop_is_told_once_with_what_it_cost_and_words_are_waited_for() 
         assert (failed.vendor, failed.kind, failed.stage) == ("v0", FailureKind.CLOSED, "speaking")
         assert failed.action == "again:v0"
         assert 0.5 < failed.cost_s < 3.0
-        (_, wait), (over_s, over) = made.all_of(WordsDelayedFrame)
+        (_, wait), *_, (over_s, over) = made.all_of(WordsDelayedFrame)
         assert wait.until_s is not None
         assert over.until_s is None
         assert over_s >= made.understood_s
@@ -282,11 +282,24 @@ async def test_words_are_waited_for_longer_when_the_next_vendor_cannot_be_reache
         await made.quiet(4.0)
         assert made.understood == list(SAYING[:4])
         waits = [(at_s, frame.until_s) for at_s, frame in made.all_of(WordsDelayedFrame)]
-        (began_s, first_s), (later_s, second_s), (_, last) = waits
+        (began_s, first_s), (later_s, second_s), *_, (_, last) = waits
         assert first_s is not None
         assert second_s is not None
         assert last is None
         assert later_s < first_s < made.understood_s < second_s <= began_s + 3.0
+
+
+async def test_words_are_waited_for_while_whoever_stands_in_shows_more_of_them() -> None:
+    async with line([Fault("hang")], []) as made:
+        await made.quiet(2.0)
+        await made.say(*SAYING)
+        await made.quiet(4.0)
+        assert made.understood == list(SAYING)
+        waits = [frame.until_s for _, frame in made.all_of(WordsDelayedFrame)]
+        assert waits[0] < made.understood_s - 0.2
+        assert waits == sorted(waits[:-1]) + [None]
+        told = [at_s for at_s, _ in made.all_of(WordsDelayedFrame)]
+        assert all(at_s < until_s for at_s, until_s in zip(told[1:], waits, strict=False)), "a wait ran out"
 
 
 async def test_what_is_said_behind_a_replay_is_understood_without_delay() -> None:
