@@ -168,10 +168,8 @@ class HostedVoice:
                 await self.create_audio_context(context_id)
             async for frame in service.run_tts(text, context_id):
                 _raise_error(frame)
-        except VoiceFailure as failure:
-            raise await self._why_closed(failure) from failure
         except Exception as error:
-            raise failure_of(error) from error
+            raise await self._why_closed(failure_of(error)) from error
 
     async def _why_closed(self, failure: VoiceFailure) -> VoiceFailure:
         """Return what a connection that is closed was closed for, if its reader says so now."""
@@ -192,7 +190,7 @@ class HostedVoice:
         try:
             await service.on_turn_context_completed()
         except Exception as error:
-            raise failure_of(error) from error
+            raise await self._why_closed(failure_of(error)) from error
         finally:
             service._turn_context_id = None
 

@@ -225,6 +225,28 @@ async def test_text_for_a_connection_that_was_just_closed_is_told_why_it_was(ven
         assert caught.value.kind is not FailureKind.CLOSED
 
 
+async def test_the_end_of_a_text_for_a_connection_that_was_just_closed_is_told_why_it_was(
+    vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find_it_closed() -> None:
+        raise ConnectionClosedError(None, None)
+
+    async with hosted(vendor.voice) as heard:
+        await vendor.voice.connect()
+        vendor.arm(FaultKind.SERVER_ERROR, count=1)
+        await vendor.voice.speak(TEXT, "c1")
+        while vendor.voice.is_connected and not heard.failed:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        if vendor.voice.is_connected:
+            return  # as above
+        monkeypatch.setattr(vendor.voice, "on_turn_context_completed", find_it_closed)
+        with pytest.raises(VoiceFailure) as caught:
+            await vendor.voice.finish("c1")
+        await heard.until(lambda heard: heard.lost)
+        assert caught.value == heard.lost[0]
+        assert caught.value.kind is FailureKind.SERVER
+
+
 async def test_an_empty_account_is_told_as_that(vendor: Vendor) -> None:
     vendor.sim.character_quota = 0
     async with hosted(vendor.voice) as heard:
