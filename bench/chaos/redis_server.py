@@ -31,8 +31,11 @@ class RedisServer:
         """What `REDIS_URL` is to be."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         """Start it, empty, and wait until it answers.
+
+        Args:
+            more: Options of the program.
 
         Raises:
             ServerError: If there is no such program, or it does not answer in time.
@@ -51,7 +54,7 @@ class RedisServer:
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen(  # noqa: S603 - its own path, and our options
-            [program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program, *arguments, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         give_up_s = time.monotonic() + START_LIMIT_S
         while not self._answers():
@@ -89,5 +92,5 @@ class RedisServer:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), _PING_S) as one:
             one.settimeout(_PING_S)
             one.sendall(b"PING\r\n")
-            return one.recv(5) == b"+PONG"
+            return one.recv(7) in (b"+PONG\r\n", b"-NOAUTH")
         return False
