@@ -4,7 +4,9 @@ import asyncio
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,7 +14,8 @@ from xdist.remote import Producer
 
 from sims.speech import SpeechSynthesizer
 from tests.fakes import rendered_lines
-from tests.scheduling import FilesByLoad, set_nice
+from tests.places import Places
+from tests.scheduling import FilesByLoad, load_of, set_nice
 from tests.virtual_time import VirtualTimeLoop
 
 gc.disable()  # until all is imported: nothing of that is garbage
@@ -20,6 +23,18 @@ gc.disable()  # until all is imported: nothing of that is garbage
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+
+_PLACES = "FIRST_RING_TEST_PLACES"
+"""Names the file of this run's `Places`; the processes of a run inherit it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room known to all processes of the run."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="first-ring-")
+        config.add_cleanup(folder.cleanup)
+        os.environ[_PLACES] = str(Path(folder.name, "places"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,6 +80,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesBy
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
-    """Let whole calls go ahead of the other processes."""
-    set_nice(item.nodeid.partition("::")[0])
-    return (yield)
+    """Have whole calls wait for room, and let them go ahead of the other processes then."""
+    file = _file_of(item)
+    if file != _playing[0]:
+        _playing[0] = file
+        _places().take(load_of(file).places)
+    set_nice(file)
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or _file_of(nextitem) != file:
+            _playing[0] = ""
+            _places().give_back()
+
+
+_playing = [""]
+"""The file whose places this process has."""
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def _places() -> Places:
+    return Places(Path(os.environ[_PLACES]))

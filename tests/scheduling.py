@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-PLACES = 4
-"""Taken at a time; the rest of two cores is for the other files."""
+PLACES = 5
+"""Given out at a time; how many there are at the moment is seen when one begins, see `tests.places`."""
 NICE = -10
 """Of a process while it plays calls: ahead of the others."""
 

@@ -297,7 +297,7 @@ async def test_words_are_waited_for_while_whoever_stands_in_shows_more_of_them()
         assert made.understood == list(SAYING)
         waits = [frame.until_s for _, frame in made.all_of(WordsDelayedFrame)]
         assert waits[0] < made.understood_s - 0.2
-        assert waits == sorted(waits[:-1]) + [None]
+        assert waits == [*sorted(waits[:-1]), None]
         told = [at_s for at_s, _ in made.all_of(WordsDelayedFrame)]
         assert all(at_s < until_s for at_s, until_s in zip(told[1:], waits, strict=False)), "a wait ran out"
 
