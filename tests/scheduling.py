@@ -31,6 +31,7 @@ class Load:
 LOADS = {
     "tests/e2e/test_resume.py": Load(80, 2),
     "tests/e2e/test_rolling_restart.py": Load(70, 2),
+    "tests/e2e/test_handoff.py": Load(80, 3),
     "tests/e2e/test_serve.py": Load(35, 3),
     "tests/e2e/test_turn_taking.py": Load(40, 2),
     "tests/e2e/test_stt_failover.py": Load(40, 2),
@@ -39,7 +40,6 @@ LOADS = {
     "tests/e2e/test_voice_failover.py": Load(25, 2),
     "tests/e2e/test_aura_voice.py": Load(20, 2),
     "tests/e2e/test_burst.py": Load(20, 2),
-    "tests/e2e/test_handoff.py": Load(80, 1),
     "tests/e2e/test_whole_calls.py": Load(70, 1),
     "tests/e2e/test_line_drops.py": Load(60, 1),
     "tests/e2e/test_browser.py": Load(55, 1),

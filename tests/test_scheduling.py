@@ -10,7 +10,7 @@ from tests.scheduling import LOADS, PLACES, choose, load_of
 ROOT = Path(__file__).parents[1]
 HEAVY = "tests/e2e/test_serve.py"
 OTHER_HEAVY = "tests/e2e/test_resume.py"
-CALLS = "tests/e2e/test_handoff.py"
+CALLS = "tests/e2e/test_whole_calls.py"
 SHORTER_CALLS = "tests/e2e/test_silence.py"
 OTHER = "tests/bot/test_call.py"
 SHORT = "tests/test_docs.py"

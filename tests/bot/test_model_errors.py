@@ -33,10 +33,10 @@ async def sims() -> AsyncIterator[Sims]:
 
 
 async def ask(
-    sims: Sims, vendor: str, *, timeout_s: float = 5.0, key: str = "k", model: str | None = None
+    sims: Sims, vendor: str, *, timeout_s: float = 30.0, key: str = "k", model: str | None = None
 ) -> None:
     base_url = sims[vendor].base_url
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         if vendor == "anthropic":
             options: Any = {"base_url": base_url, "max_retries": 0, "timeout": timeout_s}
             async with AsyncAnthropic(api_key=key, **options) as client:
