@@ -7,6 +7,7 @@ cores of a shared machine are at times half as fast as at others.
 
 import fcntl
 import os
+import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,9 +19,11 @@ MOST = 5
 """On two cores at their best. A place is about a quarter of a core then."""
 LEAST = 2
 _BEST_S: Final = 33e-9
-"""A turn of the loop of `turn_s` on a core that has nothing else to do."""
-_TURNS: Final = 100_000
-_LOOK_EVERY_S: Final = 0.25
+"""A turn of the loop of `turn_s` on a core that is not shared."""
+_TURNS: Final = 20_000
+_SAMPLES: Final = 10
+_PAUSE_S: Final = 0.05
+_LOOK_EVERY_S: Final = 0.5
 
 
 def places(turn_s: float) -> int:
@@ -35,7 +38,10 @@ def fit(wanted: int, taken: Iterable[int], there_are: int) -> bool:
 
 
 def turn_s() -> float:
-    """Return what a turn of a small loop takes now, in seconds of a core; waiting for a core does not count."""
+    """Return what a turn of a small loop takes these days, in seconds of a core; waiting for a core does not count.
+
+    Takes half a second, for a core may change its pace several times in one.
+    """
 
     def once() -> float:
         began_s, total = time.thread_time(), 0
@@ -43,7 +49,11 @@ def turn_s() -> float:
             total += number
         return (time.thread_time() - began_s) / _TURNS
 
-    return min(once() for _ in range(3))
+    def later() -> float:
+        time.sleep(_PAUSE_S)
+        return once()
+
+    return statistics.fmean(later() for _ in range(_SAMPLES))
 
 
 class Places:
@@ -55,21 +65,21 @@ class Places:
 
     def take(self, wanted: int) -> None:
         """Wait until there is room, and take it."""
-        while not self._try(wanted):
+        while not self._try(wanted, places(turn_s()) if wanted else 0):
             time.sleep(_LOOK_EVERY_S)
 
     def give_back(self) -> None:
         """Let others have what this process has."""
-        self._try(0)
+        self._try(0, 0)
 
-    def _try(self, wanted: int) -> bool:
+    def _try(self, wanted: int, there_are: int) -> bool:
         with self._file.open("a+b") as file:  # closing it unlocks it
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             known: dict[str, int] = orjson.loads(file.read() or b"{}")
             taken = {pid: number for pid, number in known.items() if Path("/proc", pid).exists()}
             taken.pop(str(os.getpid()), None)
-            if wanted and not fit(wanted, taken.values(), places(turn_s())):
+            if wanted and not fit(wanted, taken.values(), there_are):
                 return False
             if wanted:
                 taken[str(os.getpid())] = wanted

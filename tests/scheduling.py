@@ -42,7 +42,7 @@ LOADS = {
     "tests/e2e/test_burst.py": Load(20, 2),
     "tests/e2e/test_whole_calls.py": Load(70, 1),
     "tests/e2e/test_line_drops.py": Load(60, 1),
-    "tests/e2e/test_browser.py": Load(55, 1),
+    "tests/e2e/test_browser.py": Load(55, 2),
     "tests/e2e/test_model_tiers.py": Load(50, 1),
     "tests/e2e/test_llm_failover.py": Load(50, 1),
     "tests/e2e/test_stores_down.py": Load(45, 1),
