@@ -19,6 +19,8 @@ from sims.spoken import HeardWord
 _PARTIAL_EVERY_S = 3.0
 """Between two partials of a turn in which nobody pauses."""
 _TERMINAL = (".", "?", "!")
+_NEAR_S = 1e-6
+"""Times that are sums of the same parts in another order differ by less."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,8 @@ class TurnTranscript:
             self._partial_at_s = self._audio_s + (_PARTIAL_EVERY_S if rules.continues else float("inf"))
         quiet_s = self._audio_s - self._speech_end_s
         reads_finished = bool(self._words) and self._words[-1].text.endswith(_TERMINAL)
-        # A tenth of a microsecond: 0.1 s of frames of 0.02 s add up to a little less.
         limit_s = rules.min_silence_s if reads_finished and not rules.shows_words else rules.max_silence_s
-        if quiet_s >= limit_s - 1e-7:
+        if quiet_s >= limit_s - _NEAR_S:
             self._end(now_s)
 
     def _end(self, now_s: float) -> None:
@@ -199,7 +200,7 @@ class TurnTranscript:
     # --- Events out
 
     def _tell_partial(self, upto_s: float) -> list[Event]:
-        words = tuple(word for word in self._words if word.end_s <= upto_s) + self._guess
+        words = tuple(word for word in self._words if word.end_s <= upto_s + _NEAR_S) + self._guess
         if not words or words == self._shown:
             return []
         self._shown = words
@@ -207,7 +208,7 @@ class TurnTranscript:
         return [Turn(self._order, words, len(words) - 1 if self._rules.shows_words else 0)]
 
     def _tell_end(self, upto_s: float) -> list[Event]:
-        words = tuple(word for word in self._words if word.end_s <= upto_s)
+        words = tuple(word for word in self._words if word.end_s <= upto_s + _NEAR_S)
         self._words = self._words[len(words) :]
         self._shown = ()
         if self._is_ending:

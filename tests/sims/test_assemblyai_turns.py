@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sims.assemblyai_turns import Event, SpeechStarted, Terminated, Turn, TurnRules, TurnTranscript
@@ -143,6 +143,7 @@ def test_free_speech_holds_the_end_until_it_is_recognised() -> None:
     rules=st.sampled_from([PRO, WORDWISE, TurnRules()]),
     forces_s=st.lists(st.floats(0.0, 10.0), max_size=4),
 )
+@example(phrases=[1, 2, 9, 9], pauses_s=[1.0, 1.25, 1.984375, 1.5078125], rules=PRO, forces_s=[9.9375])
 def test_each_word_ends_up_in_one_turn(
     phrases: list[int], pauses_s: list[float], rules: TurnRules, forces_s: list[float]
 ) -> None:
