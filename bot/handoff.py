@@ -21,7 +21,7 @@ from loguru import logger
 from bot.call import Call
 from bot.call_life import EndReason
 from bot.flow_check import CheckedAgent
-from bot.handoff_case import Documents, HandoffCase, briefing_of, callback_number
+from bot.handoff_case import Documents, HandoffCase, briefing_of, callback_number, record_of
 from bot.handoff_lines import announcement
 from bot.handoff_reasons import HandoffReason, reason_of
 from bot.handoff_table import Handoff, HandoffState, Place
@@ -79,7 +79,7 @@ class HandoffListener(Protocol):
     def handoff_fault(
         self, call_sid: str, *, agent: str, kind: str, action: str, cost_s: float, detail: str
     ) -> None:
-        """Something went wrong that it got over: `carrier`, `store`, `callback` or `voicemail`.
+        """Something went wrong that it got over: `carrier`, `store`, `callback`, `crm` or `voicemail`.
 
         Args:
             call_sid: In which call.
@@ -188,6 +188,7 @@ class HandoffDesk:
         return _answer_of(table)
 
     def _began(self, case: HandoffCase) -> None:
+        self._note_in_crm(case)
         people = len(case.table.humans)
         logger.info(
             "hand-off: reason={} people={} voicemail={}", case.reason, people, case.table.takes_voicemail
@@ -502,7 +503,18 @@ class HandoffDesk:
                 outcome=outcome,
                 promised=case.due_at is not None,
             )
+            self._note_in_crm(case)
         await self._write(case)
+
+    def _note_in_crm(self, case: HandoffCase) -> None:
+        """Have the customer records say who is handed over, and at last what became of it."""
+        try:
+            self._books[case.agent].crm.note_handoff(record_of(self._documents(case).config, case))
+        except (
+            StoreUnavailableError,
+            TypeError,
+        ) as error:  # full, or text that is none: half a surrogate pair
+            self._fault(case, "crm", error, action="not_noted")
 
     async def _write(self, case: HandoffCase) -> None:
         try:

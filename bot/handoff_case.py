@@ -5,7 +5,7 @@ Pure: values in, JSON, a briefing or TwiML out. `bot/handoff.py` decides when.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -15,8 +15,9 @@ from bot.agent import AgentConfig
 from bot.handoff_lines import HandoffLines, announcement, handoff_lines
 from bot.handoff_reasons import HandoffReason
 from bot.handoff_table import Handoff, Place
-from bot.saved_context import last_words
+from bot.saved_context import last_words, transcript
 from flows.spoken import say_datetime
+from integrations.crm import HandoffRecord, Said
 from telephony import twiml
 from telephony.signature import PublicAddress
 
@@ -28,6 +29,8 @@ RECORDING_PATH: Final = "/twilio/recording"
 
 MAX_SAID_CHARS: Final = 160
 """Of anything the caller said that is told to the person: it is heard while the caller waits."""
+MAX_TRANSCRIPT: Final = 400
+"""Utterances that are kept with a hand-off: those of about an hour."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Briefing:
     """What they said last."""
     slots: Mapping[str, str] = field(default_factory=dict[str, str])
     """What else was captured: `phone`, `service`, `day`, `time`, `booked`, `message`."""
+    transcript: tuple[Said, ...] = ()
+    """The latest of what was said, at most `MAX_TRANSCRIPT`."""
 
 
 def briefing_of(state: Mapping[str, Any], messages: Iterable[object], about: str = "") -> Briefing:
@@ -52,7 +57,9 @@ def briefing_of(state: Mapping[str, Any], messages: Iterable[object], about: str
         about: What the caller wants, if that is known.
     """
     captured = {str(key): str(value) for key, value in dict(state.get("captured") or {}).items()}
-    return Briefing(captured.pop("name", ""), about, last_words(messages), captured)
+    kept = list(messages)
+    name = captured.pop("name", "")
+    return Briefing(name, about, last_words(kept), captured, transcript(kept)[-MAX_TRANSCRIPT:])
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,28 @@ class Documents:
 
 def brief(config: AgentConfig, case: HandoffCase) -> str:
     """Return what a person is told of a caller: who, why, and what is known; then which key does what."""
+    return f"{summary(config, case)} {handoff_lines(config.language).keys}"
+
+
+def record_of(config: AgentConfig, case: HandoffCase) -> HandoffRecord:
+    """Return what is written into the customer records."""
+    return HandoffRecord(
+        key=f"{case.call_sid}/{case.began_at.astimezone(UTC).isoformat()}",
+        call_sid=case.call_sid,
+        agent=case.agent,
+        phone=callback_number(case),
+        name=case.briefing.name,
+        reason=str(case.reason),
+        summary=summary(config, case),
+        slots=case.briefing.slots,
+        transcript=case.briefing.transcript,
+        began_at=case.began_at,
+        outcome=str(case.table.outcome) if case.table.is_over else "",
+    )
+
+
+def summary(config: AgentConfig, case: HandoffCase) -> str:
+    """Return who a caller is, why they are handed over, and what is known."""
     lines, known = handoff_lines(config.language), case.briefing
     sentences = [
         lines.caller_for.format(business=config.name),
@@ -205,7 +234,6 @@ def brief(config: AgentConfig, case: HandoffCase) -> str:
             if key in known.slots
         ),
         lines.last_words.format(words=_short(known.last_words)) if known.last_words else "",
-        lines.keys,
     ]
     return " ".join(filter(None, sentences))
 

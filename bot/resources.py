@@ -18,11 +18,14 @@ from bot.stores import Stores
 from bot.usage import UsageCounts
 from bot.vendor_clients import VendorClients
 from bot.voice_lines import LineRenderer
+from integrations import crm_spooled, messages_spooled
 from integrations.calendar import Calendar, OpeningHours
 from integrations.calendar_sqlite import SqliteCalendar
 from integrations.callbacks import CallbackBook
+from integrations.crm_spooled import SpooledCrm
+from integrations.crm_sqlite import SqliteCrm
 from integrations.messages import MessageBook
-from integrations.messages_spooled import SpooledMessageBook, deliver_to
+from integrations.messages_spooled import SpooledMessageBook
 from integrations.messages_sqlite import SqliteMessageBook
 from processors.audio_cache import AudioCache, Lookup
 from processors.familiar_lines import FamiliarLines
@@ -54,6 +57,7 @@ class Books:
     calendar: Calendar
     messages: MessageBook
     callbacks: CallbackBook
+    crm: SpooledCrm
     hours: OpeningHours
     timezone: ZoneInfo
     stores: tuple[Store, ...]
@@ -172,13 +176,22 @@ class Resources:
 def _open_books(agents: Sequence[Agent], settings: Settings, spool: Spool) -> dict[str, Books]:
     """Open every agent's books, by slug."""
     path, books = settings.database_path, dict[str, Books]()
+    crm = SqliteCrm(path, deadline_s=MESSAGE_LIMIT_S)  # as the messages, one file for all agents
+    crm_spooled.deliver_to(crm, spool)
     for agent in agents:
         timezone = ZoneInfo(agent.config.timezone)
         hours = OpeningHours.parse(agent.config.hours)
         calendar = SqliteCalendar(path, hours=hours, timezone=timezone, now=lambda: datetime.now(UTC))
         messages = SqliteMessageBook(path, timezone=timezone, deadline_s=MESSAGE_LIMIT_S)
         if not books:  # one file holds the messages of all agents
-            deliver_to(messages, spool)
-        spooled = SpooledMessageBook(messages, spool)
-        books[agent.slug] = Books(calendar, spooled, messages, hours, timezone, stores=(calendar, messages))
+            messages_spooled.deliver_to(messages, spool)
+        books[agent.slug] = Books(
+            calendar,
+            SpooledMessageBook(messages, spool),
+            messages,
+            SpooledCrm(spool),
+            hours,
+            timezone,
+            stores=(calendar, messages) if books else (calendar, messages, crm),
+        )
     return books

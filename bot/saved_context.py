@@ -11,6 +11,7 @@ from pipecat.flows import NodeConfig
 from pipecat.processors.aggregators import async_tool_messages
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from integrations.crm import Said, Speaker
 from processors.playout import CUT_MARK
 
 IN_PROGRESS: Final = "IN_PROGRESS"
@@ -29,6 +30,7 @@ LOST_TURN_NOTE: Final = (
 _BREAK_HEARD: Final = ' Of your answer was heard: "{text} —".'
 
 Message = Mapping[str, Any]
+_SPEAKERS: Final = {"user": Speaker.CALLER, "assistant": Speaker.AGENT}
 
 
 def saved_messages(messages: Iterable[object]) -> tuple[Message, ...]:
@@ -129,3 +131,15 @@ def last_words(messages: Iterable[object]) -> str:
     said = [cast(Message, message) for message in messages if isinstance(message, dict)]
     texts = (message.get("content") for message in reversed(said) if message.get("role") == "user")
     return next((text.strip() for text in texts if isinstance(text, str) and text.strip()), "")
+
+
+def transcript(messages: Iterable[object]) -> tuple[Said, ...]:
+    """Return what was said in a call, of the agent what was heard, in its order."""
+    said: list[Said] = []
+    for message in messages:
+        role, text = (
+            (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        )
+        if isinstance(text, str) and text.strip() and role in _SPEAKERS:
+            said.append(Said(_SPEAKERS[role], text.strip()))
+    return tuple(said)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from xml.etree import ElementTree
@@ -19,8 +19,10 @@ from bot.resources import Books
 from flows.business import PersonAnswer
 from integrations.calendar import OpeningHours
 from integrations.callbacks import Callback
+from integrations.crm import HandoffRecord
 from integrations.messages import MessageBookUnavailableError
 from store.calls import CallPhase, SavedCall
+from store.errors import StoreUnavailableError
 from telephony.rest import CallChange, TwilioUnreachableError
 from telephony.signature import PublicAddress
 from tests.fakes.launcher import ROOT
@@ -70,6 +72,19 @@ class Promises:
             raise MessageBookUnavailableError("down")
         self.notes.append((key, recording, transcript))
         return key in self.made
+
+
+class Records:
+    """Customer records."""
+
+    def __init__(self) -> None:
+        self.noted: list[HandoffRecord] = []
+        self.error: Exception | None = None
+
+    def note_handoff(self, record: HandoffRecord) -> None:
+        if self.error is not None:
+            raise self.error
+        self.noted.append(record)
 
 
 class Told:
@@ -155,6 +170,7 @@ class Rig:
     now: datetime = OPEN
     phone: Phone = field(default_factory=Phone)
     promises: Promises = field(default_factory=Promises)
+    records: Records = field(default_factory=Records)
     shelf: MemoryHandoffStore = field(default_factory=MemoryHandoffStore)
     told: Told = field(default_factory=Told)
     agent_takes_back: str | None = "<Connect/>"
@@ -181,6 +197,7 @@ class Rig:
             cast(Any, None),
             cast(Any, None),
             self.promises,
+            cast(Any, self.records),
             OpeningHours.parse(config.hours),
             config.zone,
             stores=(),
@@ -259,6 +276,33 @@ async def test_a_person_is_told_presses_one_and_has_the_call() -> None:
     assert verbs(await rig.desk.dialled(SID, 0, over("completed", bridged="true"))) == ["Hangup"]
     assert rig.told.counts == {"accepted": 1, "rang accepted": 1, "asked: accepted": 1}
     assert not rig.promises.made
+
+
+async def test_the_customer_records_say_who_was_handed_over_and_what_became_of_it() -> None:
+    rig = Rig()
+    await rig.begun()
+    [begun] = rig.records.noted
+    assert (begun.call_sid, begun.agent, begun.reason, begun.outcome) == (SID, "reception", "asked", "")
+    assert (begun.name, begun.phone, begun.slots) == (
+        "Maria Lopez",
+        "+15550100001",
+        {"service": "cleaning"},
+    )
+    whisper = await rig.desk.whisper(SID, 0)
+    assert begun.summary
+    assert said(whisper).startswith(begun.summary)
+    await rig.desk.answered(SID, 0, "1")
+    await rig.desk.dialled(SID, 0, over("completed", bridged="true"))
+    assert rig.records.noted == [begun, replace(begun, outcome="accepted")]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("full"), TypeError("str is not valid UTF-8")])
+async def test_customer_records_that_take_nothing_cost_the_caller_nothing(error: Exception) -> None:
+    rig = Rig()
+    rig.records.error = error
+    assert await rig.begun() is PersonAnswer.PUT_THROUGH
+    assert verbs(rig.phone.documents[0]) == ["Dial"]
+    assert rig.told.counts["fault crm"] == 1
 
 
 async def test_busy_and_then_the_next_person() -> None:

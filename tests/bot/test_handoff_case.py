@@ -1,5 +1,6 @@
 """What is kept of a hand-off, and what is said around it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
@@ -8,10 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.agent import read_agent
-from bot.handoff_case import Briefing, Documents, HandoffCase, brief, callback_number, can_be_called
+from bot.handoff_case import (
+    MAX_TRANSCRIPT,
+    Briefing,
+    Documents,
+    HandoffCase,
+    brief,
+    briefing_of,
+    callback_number,
+    can_be_called,
+    record_of,
+)
 from bot.handoff_lines import handoff_lines
 from bot.handoff_reasons import HandoffReason
 from bot.handoff_table import Handoff
+from bot.saved_context import transcript
+from integrations.crm import Said, Speaker
 from telephony.signature import PublicAddress
 from tests.fakes.launcher import ROOT
 
@@ -47,6 +60,31 @@ def test_a_person_is_told_who_why_and_what_is_known() -> None:
         "Phone number: eight five oh, five five five, oh one nine nine. Appointment for: cleaning. "
         "They said last: Can I talk to somebody about a bill. Press 1 to take the call, or 2 to decline."
     )
+
+
+def test_the_record_has_all_that_is_known() -> None:
+    messages = [
+        {"role": "system", "content": "You are a receptionist."},
+        {"role": "assistant", "content": "How can I help?"},
+        {"role": "user", "content": "A bill."},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "tool", "tool_call_id": "1", "content": "{}"},
+        *({"role": "user", "content": f"Hello {number}?"} for number in range(MAX_TRANSCRIPT)),
+    ]
+    briefing = briefing_of({"captured": {"name": "Maria Lopez", "phone": "555 0100"}}, messages, "a bill")
+    one = replace(case(), briefing=briefing)
+    record = record_of(CONFIG, one)
+    assert (record.name, record.phone, record.slots) == ("Maria Lopez", "555 0100", {"phone": "555 0100"})
+    assert f"{record.summary} {LINES.keys}" == brief(CONFIG, one)
+    assert len(record.transcript) == MAX_TRANSCRIPT
+    assert record.transcript[-1] == Said(Speaker.CALLER, f"Hello {MAX_TRANSCRIPT - 1}?")
+    assert transcript(messages)[:2] == (
+        Said(Speaker.AGENT, "How can I help?"),
+        Said(Speaker.CALLER, "A bill."),
+    )
+    assert record.outcome == ""
+    assert record_of(CONFIG, replace(one, table=one.table.left())).outcome == "caller_left"
+    assert HandoffCase.from_json(one.to_json()) == one
 
 
 def test_of_an_unknown_caller_that_is_said() -> None:

@@ -16,6 +16,8 @@ from bot.call import Call
 from bot.call_life import EndReason
 from bot.handoff_lines import handoff_lines
 from bot.handoff_reasons import HandoffReason
+from integrations.crm import Speaker
+from integrations.crm_sqlite import SqliteCrm
 from integrations.messages_sqlite import SqliteMessageBook
 from sims.call_verbs import HUMAN_LINE
 from sims.carrier import Human, PersonLeg
@@ -204,6 +206,19 @@ async def test_a_person_is_told_presses_one_and_the_two_hear_each_other(evening:
 
 async def test_the_name_that_the_caller_gave_is_told(evening: Evening) -> None:
     assert "The name is Dana Whitfield." in (await evening.calls["accepted"]).told
+
+
+async def test_the_customer_records_have_what_was_said_and_what_became_of_it(evening: Evening) -> None:
+    call = await evening.calls["accepted"]
+    launcher = evening.launcher
+    crm = SqliteCrm(launcher.settings.database_path)
+    assert await launcher.board._resources.stores.books_spool.settled(10)
+    [record] = [one for one in await crm.handoffs() if one.call_sid == call.report.call_sid]
+    await crm.close()
+    assert (record.name, record.reason, record.outcome) == ("Dana Whitfield", "asked", "accepted")
+    assert plain(record.summary) in plain(call.told)
+    assert record.transcript[0].speaker is Speaker.AGENT
+    assert any("person" in said.text for said in record.transcript if said.speaker is Speaker.CALLER)
 
 
 async def test_what_is_said_into_the_announcement_neither_stops_it_nor_is_answered(evening: Evening) -> None:
