@@ -1,13 +1,12 @@
 """Room for whole calls on this machine, shared by all processes of a run: whoever finds none waits.
 
 A call that is played in real time needs its share of a core at its time; with too many beside each other, callers are
-misheard and answers come late, and the tests say so. How many places there are is measured whenever one is taken: the
-cores of a shared machine are at times half as fast as at others.
+misheard and answers come late, and the tests say so. How much is free is looked at whenever a file begins: the cores of
+a shared machine are at times half as fast as at others.
 """
 
 import fcntl
 import os
-import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,44 +15,33 @@ from typing import Final
 import orjson
 
 MOST = 5
-"""On two cores at their best. A place is about a quarter of a core then."""
-LEAST = 2
-_BEST_S: Final = 33e-9
-"""A turn of the loop of `turn_s` on a core that is not shared."""
-_TURNS: Final = 20_000
-_SAMPLES: Final = 10
-_PAUSE_S: Final = 0.05
+"""However idle the machine: files begin with all their calls at once."""
+SHARE: Final = 0.15
+"""Of all cores, which must be free for each place: about a third of a core of two."""
+_WINDOW_S: Final = 1.5
 _LOOK_EVERY_S: Final = 0.5
+_IDLE: Final = (1, 3, 4)
+"""Of `/proc/stat`: what was done for processes that give way to all others (nice > 0), and what was not used."""
 
 
-def places(turn_s: float) -> int:
-    """Return how many places there are where a turn of the loop takes so many seconds of a core."""
-    return max(LEAST, min(MOST, int(MOST * _BEST_S / turn_s)))
-
-
-def fit(wanted: int, taken: Iterable[int], there_are: int) -> bool:
-    """Whether so many more can be taken. Who wants more than there are gets them when nobody else has any."""
+def fit(wanted: int, taken: Iterable[int], free: float) -> bool:
+    """Whether so many more can be taken, with this share of all cores free. Who finds nobody there has room."""
     others = sum(taken)
-    return others + wanted <= there_are or not others
+    return not others or (others + wanted <= MOST and free >= SHARE * wanted)
 
 
-def turn_s() -> float:
-    """Return what a turn of a small loop takes these days, in seconds of a core; waiting for a core does not count.
+def free_share() -> float:
+    """Return the share of all cores that whoever does not give way has left free; looks for a second and a half."""
+    if os.geteuid() != 0:  # nobody gives way then, see `tests.scheduling.set_nice`
+        return 1.0
+    before = _ticks()
+    time.sleep(_WINDOW_S)
+    spent = [after - earlier for earlier, after in zip(before, _ticks(), strict=True)]
+    return sum(spent[column] for column in _IDLE) / max(1, sum(spent))
 
-    Takes half a second, for a core may change its pace several times in one.
-    """
 
-    def once() -> float:
-        began_s, total = time.thread_time(), 0
-        for number in range(_TURNS):
-            total += number
-        return (time.thread_time() - began_s) / _TURNS
-
-    def later() -> float:
-        time.sleep(_PAUSE_S)
-        return once()
-
-    return statistics.fmean(later() for _ in range(_SAMPLES))
+def _ticks() -> list[int]:
+    return [int(number) for number in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
 
 
 class Places:
@@ -65,21 +53,22 @@ class Places:
 
     def take(self, wanted: int) -> None:
         """Wait until there is room, and take it."""
-        while not self._try(wanted, places(turn_s()) if wanted else 0):
+        while not self._try(wanted):
             time.sleep(_LOOK_EVERY_S)
 
     def give_back(self) -> None:
         """Let others have what this process has."""
-        self._try(0, 0)
+        self._try(0)
 
-    def _try(self, wanted: int, there_are: int) -> bool:
+    def _try(self, wanted: int) -> bool:
         with self._file.open("a+b") as file:  # closing it unlocks it
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             known: dict[str, int] = orjson.loads(file.read() or b"{}")
             taken = {pid: number for pid, number in known.items() if Path("/proc", pid).exists()}
             taken.pop(str(os.getpid()), None)
-            if wanted and not fit(wanted, taken.values(), there_are):
+            # Looked at under the lock: of two that look at the same time, the second sees what the first has begun.
+            if wanted and taken and not fit(wanted, taken.values(), free_share()):
                 return False
             if wanted:
                 taken[str(os.getpid())] = wanted

@@ -13,9 +13,13 @@ from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
 PLACES = 5
-"""Given out at a time; how many there are at the moment is seen when one begins, see `tests.places`."""
-NICE = -10
+"""Given out at a time; whether there is room at the moment is seen when one begins, see `tests.places`."""
+CALLS_NICE = -3
 """Of a process while it plays calls: ahead of the others."""
+STARTING_NICE = -1
+"""Of a server that a test starts, until it is there."""
+OTHERS_NICE = 1
+"""Of a process that plays none: it gives way, and still gets a third of what it would have."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,9 @@ def _places(files: Sequence[str]) -> int:
 
 
 def set_nice(file: str) -> None:
-    """Let this process go ahead of others if it plays calls."""
-    with contextlib.suppress(PermissionError):  # only root may; without it the calls share alike
-        os.setpriority(os.PRIO_PROCESS, 0, NICE if load_of(file).places else 0)
+    """Let this process go ahead of others if it plays calls, and give way if not."""
+    if os.geteuid() == 0:  # only root may go back; without it all share alike
+        os.setpriority(os.PRIO_PROCESS, 0, CALLS_NICE if load_of(file).places else OTHERS_NICE)
 
 
 @contextlib.contextmanager
@@ -103,10 +107,10 @@ def starting() -> Generator[None]:
     as this one does.
     """
     usual = os.getpriority(os.PRIO_PROCESS, 0)
-    if os.geteuid() != 0 or usual != NICE:  # whoever is not root could not go back
+    if os.geteuid() != 0 or usual != CALLS_NICE:  # whoever is not root could not go back
         yield
         return
-    os.setpriority(os.PRIO_PROCESS, 0, NICE // 2)
+    os.setpriority(os.PRIO_PROCESS, 0, STARTING_NICE)
     try:
         yield
     finally:

@@ -7,23 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.places import LEAST, MOST, Places, fit, places, turn_s
-
-
-def test_a_slow_core_has_fewer() -> None:
-    assert places(10e-9) == MOST
-    assert places(60e-9) == LEAST
-    assert LEAST < places(40e-9) < MOST
-    assert places(1.0) == LEAST
-    assert turn_s() > 0
+from tests.places import MOST, Places, fit, free_share
 
 
 @pytest.mark.parametrize(
-    ("wanted", "taken", "fits"),
-    [(1, [], True), (1, [2, 1], True), (2, [2, 1], False), (3, [], True), (9, [], True), (9, [1], False)],
+    ("wanted", "taken", "free", "fits"),
+    [
+        (1, [], 0.0, True),
+        (9, [], 0.0, True),
+        (1, [2, 1], 0.15, True),
+        (1, [2, 1], 0.1, False),
+        (2, [2, 1], 0.2, False),
+        (2, [2, 1], 0.3, True),
+        (1, [3, 2], 1.0, False),
+    ],
 )
-def test_what_fits(wanted: int, taken: list[int], fits: bool) -> None:
-    assert fit(wanted, taken, 4) is fits
+def test_what_fits(wanted: int, taken: list[int], free: float, fits: bool) -> None:
+    assert fit(wanted, taken, free) is fits
+
+
+def test_what_is_free_is_a_share() -> None:
+    assert 0.0 <= free_share() <= 1.0
 
 
 def hold(file: Path, number: int) -> "subprocess.Popen[str]":
