@@ -7,6 +7,7 @@ a shared machine are at times half as fast as at others.
 
 import fcntl
 import os
+import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,27 +18,45 @@ import orjson
 MOST = 5
 """However idle the machine: files begin with all their calls at once."""
 SHARE: Final = 0.15
-"""Of all cores, which must be free for each place: about a third of a core of two."""
+"""Of all cores, which must be free for each place when they are at their best: about a third of a core of two."""
+_BEST_S: Final = 35e-9
+"""A turn of the loop of `pace` on a core that is not shared."""
+_TURNS: Final = 20_000
 _WINDOW_S: Final = 1.5
+_PAUSE_S: Final = 0.1
 _LOOK_EVERY_S: Final = 0.5
 _IDLE: Final = (1, 3, 4)
 """Of `/proc/stat`: what was done for processes that give way to all others (nice > 0), and what was not used."""
 
 
 def fit(wanted: int, taken: Iterable[int], free: float) -> bool:
-    """Whether so many more can be taken, with this share of all cores free. Who finds nobody there has room."""
+    """Whether so many more can be taken, with so much free. Who finds nobody there has room."""
     others = sum(taken)
     return not others or (others + wanted <= MOST and free >= SHARE * wanted)
 
 
 def free_share() -> float:
-    """Return the share of all cores that whoever does not give way has left free; looks for a second and a half."""
+    """Return what is free, as a share of what all cores do at their best; looks for a second and a half.
+
+    Free is what whoever does not give way has left, and less of it where the cores are slow.
+    """
     if os.geteuid() != 0:  # nobody gives way then, see `tests.scheduling.set_nice`
         return 1.0
-    before = _ticks()
-    time.sleep(_WINDOW_S)
+    before, paces = _ticks(), list[float]()
+    until_s = time.monotonic() + _WINDOW_S
+    while time.monotonic() < until_s:
+        time.sleep(_PAUSE_S)
+        paces.append(pace())
     spent = [after - earlier for earlier, after in zip(before, _ticks(), strict=True)]
-    return sum(spent[column] for column in _IDLE) / max(1, sum(spent))
+    return sum(spent[column] for column in _IDLE) / max(1, sum(spent)) * min(1.0, statistics.fmean(paces))
+
+
+def pace() -> float:
+    """Return how fast this core is now, 1 at its best; waiting for it does not count."""
+    began_s, total = time.thread_time(), 0
+    for number in range(_TURNS):
+        total += number
+    return _BEST_S * _TURNS / (time.thread_time() - began_s)
 
 
 def _ticks() -> list[int]:

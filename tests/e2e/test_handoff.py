@@ -27,7 +27,7 @@ from sims.scenario import load_scenario
 from store.events import CallEvent, EventKind
 from store.events_sqlite import SqliteEventLog
 from tests.fakes.launcher import NUMBER, Launcher, eventually, open_launcher
-from tests.fakes.whole_calls import write_shipped_agent
+from tests.fakes.whole_calls import AT_ONCE, write_shipped_agent
 
 pytestmark = [
     pytest.mark.real_time,
@@ -36,7 +36,6 @@ pytestmark = [
 ]
 
 SCENARIOS = Path(__file__).parent / "scenarios" / "handoff"
-STAGGER_S = 0.5
 CHICAGO = ZoneInfo("America/Chicago")
 LINES = handoff_lines("en-US")
 APOLOGY_LIMIT_S = 6.0
@@ -106,18 +105,20 @@ async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ev
         twilio = launcher.world.twilio
         for index, case in enumerate(CASES.values()):
             twilio.humans |= {person(index, n): human for n, human in enumerate(case.humans)}
-        calls = {
-            name: asyncio.create_task(play(launcher, name, folder, number * STAGGER_S))
-            for number, name in enumerate(CASES)
-        }
+        free = asyncio.Semaphore(AT_ONCE)
+        calls = {name: asyncio.create_task(play(launcher, name, folder, free)) for name in CASES}
         breaking = asyncio.create_task(break_models_once_known(launcher, number_of("broken")))
         yield Evening(launcher, calls)
         for task in (*calls.values(), breaking):
             task.cancel()
 
 
-async def play(launcher: Launcher, name: str, folder: Path, after_s: float) -> HandedOff:
-    await asyncio.sleep(after_s)
+async def play(launcher: Launcher, name: str, folder: Path, free: asyncio.Semaphore) -> HandedOff:
+    async with free:
+        return await play_now(launcher, name, folder)
+
+
+async def play_now(launcher: Launcher, name: str, folder: Path) -> HandedOff:
     index = [*CASES].index(name)
     scenario = load_scenario(SCENARIOS / f"{CASES[name].scenario}.yaml")
     report = await launcher.world.twilio.place_call(

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from bot.call_life import EndReason
 from sims.scenario import load_scenario
-from tests.fakes.whole_calls import CallPlayer, WholeCall, open_call_player
+from tests.fakes.whole_calls import STAGGER_S, CallPlayer, WholeCall, open_call_player
 
 pytestmark = [
     pytest.mark.real_time,
@@ -42,8 +42,8 @@ async def evening(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ca
             *map(load_scenario, sorted(SCENARIOS.glob("*.yaml"))),
         ]
         assert {scenario.name for scenario in chosen} == set(NAMES), "a call that nobody judges"
-        for scenario in chosen:
-            player.begin(scenario.name, scenario)
+        for place, scenario in enumerate(chosen):
+            player.begin(scenario.name, scenario, after_s=place * STAGGER_S)
         yield player
 
 

@@ -21,6 +21,8 @@ from tests.fakes.launcher import NUMBER, ROOT, Launcher, open_launcher
 
 STAGGER_S = 0.5
 """Between two calls that begin one after the other: a burst at a launcher that has just started is another test."""
+AT_ONCE = 6
+"""Calls of a player: one process plays both ends of them, and must not be late for any."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ class CallPlayer:
     calls: dict[str, "asyncio.Task[WholeCall]"] = field(default_factory=dict[str, "asyncio.Task[WholeCall]"])
     """Those that were begun, by name."""
     _contexts: dict[TurnLedger, LLMContext] = field(default_factory=dict[TurnLedger, LLMContext])
+    _free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     def begin(self, name: str, scenario: Scenario, *, called: str = NUMBER, after_s: float = 0.0) -> None:
-        """Have a call played under a name; await it in `calls`."""
+        """Have a call played under a name, as soon as not too many are; await it in `calls`."""
         assert name not in self.calls
         playing = self._play_later(scenario, called, after_s)
         self.calls[name] = asyncio.create_task(playing, name=f"call {name}")
@@ -84,7 +87,8 @@ class CallPlayer:
 
     async def _play_later(self, scenario: Scenario, called: str, after_s: float) -> WholeCall:
         await asyncio.sleep(after_s)
-        return await self.play(scenario, called=called)
+        async with self._free:
+            return await self.play(scenario, called=called)
 
 
 @contextlib.asynccontextmanager
