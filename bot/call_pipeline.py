@@ -130,6 +130,8 @@ class CallPipeline:
         await asyncio.wait({running}, timeout=left_s())
         if not running.done():
             logger.error("the pipeline cannot be stopped and is left behind")
+            if self.graph is not None:
+                _cancel(self.graph.worker, running)
 
     async def let_go(self) -> None:
         """Count what it lost and keep nothing of it: an ended call stays listed, and a browser's transport is large."""
@@ -160,9 +162,15 @@ async def _force(worker: PipelineWorker, running: "asyncio.Task[None]", left_s: 
         await worker.queue_frame(InterruptionWorkerFrame(), FrameDirection.UPSTREAM)
     await asyncio.wait({running}, timeout=ESCAPE_LIMIT_S)
     for _ in range(CANCEL_ROUNDS):
-        if running.done() or left_s() == 0:
+        if running.done():
             return
-        for task in worker.task_manager.current_tasks():
-            task.cancel()
-        running.cancel()
+        _cancel(worker, running)  # once at least: who is late has no time left, and would keep it for ever
+        if left_s() == 0:
+            return
         await asyncio.wait({running}, timeout=_ROUND_S)
+
+
+def _cancel(worker: PipelineWorker, running: "asyncio.Task[None]") -> None:
+    for task in worker.task_manager.current_tasks():
+        task.cancel()
+    running.cancel()

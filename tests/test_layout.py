@@ -22,6 +22,7 @@ WITHOUT_TWIN = {
     "processors/frames.py": "data that others' tests pass around",
     "store/errors.py": "one exception, which the tests of every store raise",
     "integrations/messages.py": "a Protocol and its rows; one suite per book tests them",
+    "integrations/crm.py": "as the messages",
 }
 """Modules (or folders) that have no test module of their own, and why."""
 

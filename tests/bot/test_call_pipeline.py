@@ -139,6 +139,15 @@ async def test_what_breaks_the_building_is_logged_and_nobody_waits_for_it() -> N
     await asyncio.wait_for(builds.take(), 5.0)
 
 
+@pytest.mark.parametrize("refusals", [1, 2])
+async def test_when_there_is_no_time_left_its_tasks_are_cancelled_all_the_same(refusals: int) -> None:
+    pipeline = pipeline_of()
+    running = await started(pipeline, graph_of(Holds(refusals)))
+    await pipeline.stop(running, lambda: 0.0)
+    await asyncio.wait({running}, timeout=5.0)
+    assert running.done()
+
+
 async def test_a_pipeline_that_is_asked_stops() -> None:
     pipeline = pipeline_of()
     running = await started(pipeline, graph_of(Passes()))
