@@ -12,7 +12,6 @@ from pipecat.frames.frames import (
     TTSStoppedFrame,
     TTSTextFrame,
 )
-from pipecat.tests.utils import run_test
 from pipecat.utils.text.base_text_aggregator import TextType
 
 from bot import voice_lines
@@ -31,6 +30,7 @@ from sims.faults import FaultKind, FaultSpec
 from sims.profiles import PROFILES
 from sims.speech import SpeechSynthesizer
 from sims.voice_vendor import VoiceVendorSim
+from tests.fakes.patient_run import run_test
 
 pytestmark = pytest.mark.real_time
 RATE = 8000

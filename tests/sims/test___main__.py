@@ -28,12 +28,12 @@ async def served(folder: Path) -> AsyncGenerator[tuple[Process, dict[str, str]]]
     assert process.stdin
     assert process.stdout
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(40):
             yield process, orjson.loads(await process.stdout.readline())
     finally:
         process.stdin.close()
         if process.returncode is None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 await process.wait()
 
 
@@ -63,7 +63,7 @@ async def test_serves_places_calls_and_ends_when_its_owner_is_gone(tmp_path: Pat
         )
         assert process.stdin
         process.stdin.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             assert await process.wait() == 0
 
     assert (well, report["outcome"], report["ended_by"]) == (0, "ok", "caller")
@@ -77,6 +77,6 @@ async def test_ends_on_sigterm_and_a_sim_that_is_not_there_is_named(tmp_path: Pa
         process.send_signal(signal.SIGTERM)
         nowhere = {"TWILIO_BASE_URL": "http://127.0.0.1:1"}
         status, _ = await run_call(nowhere, "--voice-url", "http://127.0.0.1:1/v")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             assert await process.wait() == 0
     assert status == 2
