@@ -14,11 +14,11 @@ from xdist.workermanage import WorkerController
 
 PLACES = 5
 """Given out at a time; whether there is room at the moment is seen when one begins, see `tests.places`."""
-CALLS_NICE = -5
+CALLS_NICE = -10
 """Of a process while it plays calls: ahead of the others."""
-STARTING_NICE = -2
+STARTING_NICE = -5
 """Of a server that a test starts, until it is there."""
-OTHERS_NICE = 2
+OTHERS_NICE = 1
 """Of a process that plays none: it gives way, and still gets a part of what it would have."""
 
 

@@ -15,10 +15,10 @@ from tests.places import MOST, Places, fit, free_share
     [
         (1, [], 0.0, True),
         (9, [], 0.0, True),
-        (1, [2, 1], 0.15, True),
+        (1, [2, 1], 0.2, True),
         (1, [2, 1], 0.1, False),
-        (2, [2, 1], 0.2, False),
-        (2, [2, 1], 0.3, True),
+        (2, [2, 1], 0.3, False),
+        (2, [2, 1], 0.4, True),
         (1, [3, 2], 1.0, False),
     ],
 )

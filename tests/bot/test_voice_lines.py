@@ -71,7 +71,12 @@ EVERY_VOICE = pytest.mark.parametrize(
 
 
 @pytest.fixture
-async def studio(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Studio]:
+async def studio(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Studio]:
+    monkeypatch.setattr(
+        voice_lines, "RENDER_LIMIT_S", 40.0
+    )  # what is rendered here is not what is waited for
     choice: ServiceChoice = getattr(request, "param", ServiceChoice(name="elevenlabs"))
     synthesizer = SpeechSynthesizer()
     async with SIMS[choice.name](PROFILES["instant"], synthesizer=synthesizer) as sim:
