@@ -41,7 +41,7 @@ class WordsDelay:
         return self._prolong(min(now_s + LATE_LIMIT_S, self._since_s + LATES_LIMIT_S))
 
     def shown(self, now_s: float) -> float | None:
-        """Words that were late are shown, not yet the last. Returns until when to wait now, None if as long as before."""
+        """Late words are shown, not yet the last. Returns until when to wait now, None if as long as before."""
         if self._since_s is None or now_s >= self._until_s:
             return None
         until_s = min(now_s + SHOWN_LIMIT_S, self._since_s + SHOWN_LIMITS_S)
