@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from integrations.calendar import (
@@ -24,10 +23,7 @@ from integrations.calendar import (
     SlotTakenError,
     candidate_slots,
 )
-from store.errors import StoreUnavailableError
 from store.sqlite_file import SqliteFile, transaction
-
-_T = TypeVar("_T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS bookings (
@@ -78,7 +74,9 @@ class SqliteCalendar:
         """
         if chairs < 1:
             raise ValueError(f"chairs must be >= 1, got {chairs}")
-        self._file = SqliteFile(path, schema=_SCHEMA, deadline_s=deadline_s)
+        self._file = SqliteFile(
+            path, schema=_SCHEMA, deadline_s=deadline_s, unavailable=CalendarUnavailableError
+        )
         self._hours = hours
         self._zone = timezone
         self._now = now
@@ -103,7 +101,7 @@ class SqliteCalendar:
                 day += timedelta(days=1)
             return found[:limit]
 
-        return await self._run(find)
+        return await self._file.run(find)
 
     async def book(self, request: BookingRequest) -> Booking:
         """See `Calendar.book`."""
@@ -113,7 +111,7 @@ class SqliteCalendar:
             with transaction(connection):
                 return self._existing(connection, request) or self._insert(connection, request, now)
 
-        return await self._run(decide)
+        return await self._file.run(decide)
 
     async def bookings(self) -> list[Booking]:
         """Everything on record, by time.
@@ -121,7 +119,7 @@ class SqliteCalendar:
         Raises:
             CalendarUnavailableError: If there is no answer in time.
         """
-        return await self._run(
+        return await self._file.run(
             lambda connection: [
                 _booking(row)
                 for row in connection.execute("SELECT * FROM bookings ORDER BY start_utc, chair")
@@ -131,12 +129,6 @@ class SqliteCalendar:
     async def close(self) -> None:
         """Close the file, within the deadline."""
         await self._file.close()
-
-    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        try:
-            return await self._file.run(work)
-        except StoreUnavailableError as error:
-            raise CalendarUnavailableError(str(error)) from error
 
     def _existing(self, connection: sqlite3.Connection, request: BookingRequest) -> Booking | None:
         row = connection.execute("SELECT * FROM bookings WHERE key = ?", (request.key,)).fetchone()

@@ -1,18 +1,13 @@
 """The embedded customer records: a table in a SQLite file, which the other books may share."""
 
 import sqlite3
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import orjson
 
 from integrations.crm import CrmUnavailableError, HandoffRecord, Said, Speaker
-from store.errors import StoreUnavailableError
 from store.sqlite_file import SqliteFile, transaction
-
-_T = TypeVar("_T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS crm_handoffs (
@@ -43,7 +38,7 @@ class SqliteCrm:
             path: The SQLite file; other stores may share it.
             deadline_s: Longest wait for one call.
         """
-        self._file = SqliteFile(path, schema=_SCHEMA, deadline_s=deadline_s)
+        self._file = SqliteFile(path, schema=_SCHEMA, deadline_s=deadline_s, unavailable=CrmUnavailableError)
 
     async def note_handoff(self, record: HandoffRecord) -> None:
         """See `Crm.note_handoff`."""
@@ -70,7 +65,7 @@ class SqliteCrm:
                     (*row, record.outcome, record.key),
                 )
 
-        await self._run(write)
+        await self._file.run(write)
 
     async def handoffs(self) -> list[HandoffRecord]:
         """Return everything on record, oldest first.
@@ -78,7 +73,7 @@ class SqliteCrm:
         Raises:
             CrmUnavailableError: If there is no answer in time.
         """
-        return await self._run(
+        return await self._file.run(
             lambda connection: [
                 _record(row) for row in connection.execute("SELECT * FROM crm_handoffs ORDER BY began_utc")
             ]
@@ -87,12 +82,6 @@ class SqliteCrm:
     async def close(self) -> None:
         """Close the file, within the deadline."""
         await self._file.close()
-
-    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        try:
-            return await self._file.run(work)
-        except StoreUnavailableError as error:
-            raise CrmUnavailableError(str(error)) from error
 
 
 def _record(row: sqlite3.Row) -> HandoffRecord:

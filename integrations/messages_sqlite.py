@@ -1,18 +1,13 @@
 """The embedded message book: a table in a SQLite file, which the appointment book may share."""
 
 import sqlite3
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from integrations.callbacks import Callback
 from integrations.messages import CallerMessage, MessageBookUnavailableError, Noted
-from store.errors import StoreUnavailableError
 from store.sqlite_file import SqliteFile, transaction
-
-_T = TypeVar("_T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
@@ -52,7 +47,9 @@ class SqliteMessageBook:
             timezone: The business's zone, stored beside each time that has no zone by name.
             deadline_s: Longest wait for one call.
         """
-        self._file = SqliteFile(path, schema=_SCHEMA, deadline_s=deadline_s)
+        self._file = SqliteFile(
+            path, schema=_SCHEMA, deadline_s=deadline_s, unavailable=MessageBookUnavailableError
+        )
         self._zone = timezone
 
     async def leave(self, message: CallerMessage) -> Noted:
@@ -75,7 +72,7 @@ class SqliteMessageBook:
                     ),
                 )
 
-        await self._run(write)
+        await self._file.run(write)
         return Noted.IN_THE_BOOK
 
     async def promise(self, callback: Callback) -> None:
@@ -99,7 +96,7 @@ class SqliteMessageBook:
                     "INSERT INTO callbacks VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key) DO NOTHING", row
                 )
 
-        await self._run(write)
+        await self._file.run(write)
 
     async def attach_voicemail(self, key: str, *, recording: str, transcript: str) -> bool:
         """See `CallbackBook.attach_voicemail`."""
@@ -113,7 +110,7 @@ class SqliteMessageBook:
                 )
                 return changed.rowcount > 0
 
-        return await self._run(write)
+        return await self._file.run(write)
 
     async def callbacks(self) -> list[Callback]:
         """Every promise on record, the one due first first.
@@ -121,7 +118,7 @@ class SqliteMessageBook:
         Raises:
             MessageBookUnavailableError: If there is no answer in time.
         """
-        return await self._run(
+        return await self._file.run(
             lambda connection: [
                 _callback(row) for row in connection.execute("SELECT * FROM callbacks ORDER BY due_utc")
             ]
@@ -133,7 +130,7 @@ class SqliteMessageBook:
         Raises:
             MessageBookUnavailableError: If there is no answer in time.
         """
-        return await self._run(
+        return await self._file.run(
             lambda connection: [
                 _message(row) for row in connection.execute("SELECT * FROM messages ORDER BY received_utc")
             ]
@@ -142,12 +139,6 @@ class SqliteMessageBook:
     async def close(self) -> None:
         """Close the file, within the deadline."""
         await self._file.close()
-
-    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        try:
-            return await self._file.run(work)
-        except StoreUnavailableError as error:
-            raise MessageBookUnavailableError(str(error)) from error
 
 
 def _message(row: sqlite3.Row) -> CallerMessage:

@@ -27,13 +27,21 @@ _BUSY_SHARE = 0.8
 class SqliteFile:
     """Runs functions of a connection in one worker thread, in order."""
 
-    def __init__(self, path: Path, *, schema: str, deadline_s: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        schema: str,
+        deadline_s: float,
+        unavailable: Callable[[str], Exception] = StoreUnavailableError,
+    ) -> None:
         """Create a store that opens its file at the first `run`.
 
         Args:
             path: The file; it and its folder are created when missing.
             schema: SQL script of `CREATE … IF NOT EXISTS`, run once per connection.
             deadline_s: Longest wait for one piece of work, in seconds, > 0.
+            unavailable: Makes what `run` raises: a book's callers know its own error.
 
         Raises:
             ValueError: If `deadline_s` is not positive.
@@ -43,6 +51,7 @@ class SqliteFile:
         self._path = path
         self._schema = schema
         self._deadline_s = deadline_s
+        self._unavailable = unavailable
         self._connection: sqlite3.Connection | None = None  # touched by the worker thread only
         self._opened: tuple[int, int] | None = None
         """Which file the connection has, as `_identity` tells."""
@@ -56,26 +65,26 @@ class SqliteFile:
         begun is dropped. Callers that write must therefore be able to repeat themselves.
 
         Raises:
-            StoreUnavailableError: If the deadline passes, too much work waits, SQLite fails, or the file was deleted or
-                replaced since it was opened.
+            Exception: `unavailable`'s, if the deadline passes, too much work waits, SQLite fails, or the file was
+                deleted or replaced since it was opened.
         """
         if not self._room.acquire(blocking=False):
-            raise StoreUnavailableError(f"{_MAX_WAITING} pieces of work wait for {self._path.name}")
+            raise self._unavailable(f"{_MAX_WAITING} pieces of work wait for {self._path.name}")
         try:
             job = self._thread.submit(self._in_thread, work)
         except RuntimeError as error:  # closed
             self._room.release()
-            raise StoreUnavailableError(f"{self._path.name} is closed") from error
+            raise self._unavailable(f"{self._path.name} is closed") from error
         job.add_done_callback(lambda _: self._room.release())
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await asyncio.wrap_future(job)
         except TimeoutError as error:
-            raise StoreUnavailableError(
+            raise self._unavailable(
                 f"{self._path.name} gave no answer within {self._deadline_s} s"
             ) from error
         except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailableError(f"{self._path.name}: {error}") from error
+            raise self._unavailable(f"{self._path.name}: {error}") from error
 
     async def close(self) -> None:
         """Finish the work that has begun, drop the rest and close the file, within the deadline."""
