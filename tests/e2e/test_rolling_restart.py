@@ -20,7 +20,12 @@ from store.events_sqlite import SqliteEventLog
 from telephony.capacity import Shortage
 from tests.fakes.launcher import eventually
 from tests.fakes.ready_balancer import ReadyBalancer, open_ready_balancer
-from tests.fakes.served_process import ServedProcess, open_process_beside, open_served_process
+from tests.fakes.served_process import (
+    ServedProcess,
+    open_process_beside,
+    open_served_process,
+    wait_until_ready,
+)
 
 pytestmark = [
     pytest.mark.real_time,
@@ -173,5 +178,6 @@ async def test_a_worker_that_was_killed_is_replaced_and_one_that_hangs_too(pair:
     assert report.outcome == "ok", report.reasons
     os.kill(second, signal.SIGSTOP)
     await eventually(lambda: len(pair.workers()) == 2 and second not in pair.workers(), 40.0)
+    await wait_until_ready(pair)  # on a slow machine the first one's successor may not serve yet either
     report = await place(pair.world, GLANCES, pair.url)
     assert report.outcome == "ok", report.reasons

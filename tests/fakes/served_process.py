@@ -109,7 +109,7 @@ async def open_process_beside(
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
             served = ServedProcess(world, port, http, process, folder / "recordings", log)
-            await _wait_until_ready(served)
+            await wait_until_ready(served)
             catch_up(process.pid)
             rendered_lines.keep(folder)
             yield served
@@ -120,7 +120,8 @@ async def open_process_beside(
         await process.wait()
 
 
-async def _wait_until_ready(served: ServedProcess) -> None:
+async def wait_until_ready(served: ServedProcess) -> None:
+    """Wait until a worker takes calls."""
     async with asyncio.timeout(READY_LIMIT_S):
         while not await _is_ready(served):
             assert served.process.returncode is None, served.log.read_text()
