@@ -15,10 +15,10 @@ from typing import Final
 
 import orjson
 
-MOST = 5
+MOST = 7
 """However idle the machine: files begin with all their calls at once."""
-SHARE: Final = 0.2
-"""Of all cores, which must be free for each place when they are at their best: two fifths of a core of two."""
+SHARE: Final = 0.13
+"""Of all cores, which must be free for each place when they are at their best: a quarter of a core of two."""
 _BEST_S: Final = 35e-9
 """A turn of the loop of `pace` on a core that is not shared."""
 _TURNS: Final = 20_000
@@ -38,7 +38,8 @@ def fit(wanted: int, taken: Iterable[int], free: float) -> bool:
 def free_share() -> float:
     """Return what is free, as a share of what all cores do at their best; looks for a second and a half.
 
-    Free is what whoever does not give way has left, and less of it where the cores are slow.
+    Free is what whoever does not give way has left. On cores that are half as fast it is a quarter: they do half as
+    much, and what must be done in its time needs twice the room beside it.
     """
     if os.geteuid() != 0:  # nobody gives way then, see `tests.scheduling.set_nice`
         return 1.0
@@ -48,7 +49,8 @@ def free_share() -> float:
         time.sleep(_PAUSE_S)
         paces.append(pace())
     spent = [after - earlier for earlier, after in zip(before, _ticks(), strict=True)]
-    return sum(spent[column] for column in _IDLE) / max(1, sum(spent)) * min(1.0, statistics.fmean(paces))
+    unused = sum(spent[column] for column in _IDLE) / max(1, sum(spent))
+    return unused * min(1.0, statistics.fmean(paces)) ** 2
 
 
 def pace() -> float:

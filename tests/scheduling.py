@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-PLACES = 5
+PLACES = 7
 """Given out at a time; whether there is room at the moment is seen when one begins, see `tests.places`."""
 CALLS_NICE = -10
 """Of a process while it plays calls: ahead of the others."""

@@ -15,11 +15,11 @@ from tests.places import MOST, Places, fit, free_share
     [
         (1, [], 0.0, True),
         (9, [], 0.0, True),
-        (1, [2, 1], 0.2, True),
-        (1, [2, 1], 0.1, False),
-        (2, [2, 1], 0.3, False),
-        (2, [2, 1], 0.4, True),
-        (1, [3, 2], 1.0, False),
+        (1, [2, 1], 0.14, True),
+        (1, [2, 1], 0.12, False),
+        (2, [2, 1], 0.25, False),
+        (2, [2, 1], 0.27, True),
+        (1, [5, 2], 1.0, False),
     ],
 )
 def test_what_fits(wanted: int, taken: list[int], free: float, fits: bool) -> None:
