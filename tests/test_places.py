@@ -15,11 +15,11 @@ from tests.places import MOST, Places, fit, free_share
     [
         (1, [], 0.0, True),
         (9, [], 0.0, True),
-        (1, [2, 1], 0.14, True),
-        (1, [2, 1], 0.12, False),
-        (2, [2, 1], 0.25, False),
-        (2, [2, 1], 0.27, True),
-        (1, [5, 2], 1.0, False),
+        (1, [2, 1], 0.17, True),
+        (1, [2, 1], 0.15, False),
+        (2, [2, 1], 0.31, False),
+        (2, [2, 1], 0.33, True),
+        (1, [4, 2], 1.0, False),
     ],
 )
 def test_what_fits(wanted: int, taken: list[int], free: float, fits: bool) -> None:

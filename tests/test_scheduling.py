@@ -38,9 +38,9 @@ def test_calls_begin_first_the_heaviest_and_longest_before() -> None:
 
 
 def test_calls_that_find_no_place_give_way() -> None:
-    others = [[HEAVY]]
+    others = [[HEAVY], [OTHER_HEAVY]]
     assert choose([HEAVY, CALLS, SHORT], [], others) == CALLS
-    assert choose([HEAVY, CALLS, OTHER, SHORT], [], [*others, [OTHER_HEAVY]]) == OTHER
+    assert choose([HEAVY, CALLS, OTHER, SHORT], [], [*others, [CALLS]]) == OTHER
 
 
 def test_who_plays_calls_gets_something_else_for_afterwards() -> None:
