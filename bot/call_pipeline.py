@@ -60,6 +60,8 @@ class CallPipeline:
         self.counts = PipelineCounts()
         self._builds = builds
         self._built = asyncio.Event()
+        self._is_watch_over = False
+        """Whether silences matter no more: its call may be asked to end before it is built."""
 
     async def built(self) -> CallGraph | None:
         """Wait until it is built; returns None if it never will be, or was let go."""
@@ -77,13 +79,16 @@ class CallPipeline:
         return self.graph
 
     def watch_silences(self) -> None:
-        """Begin to watch for the caller's silence and for ours."""
-        if self.graph is not None:
+        """Begin to watch for the caller's silence and for ours, unless that is over already."""
+        if self._is_watch_over:
+            self.stop_watching()
+        elif self.graph is not None:
             self.graph.silence.line_up()
             self.graph.watchdog.line_up()
 
     def stop_watching(self) -> None:
         """Nothing is done about any silence from here on."""
+        self._is_watch_over = True
         if self.graph is not None:
             self.graph.silence.stop()
             self.graph.watchdog.stop()

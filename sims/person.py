@@ -33,6 +33,8 @@ PHRASE_PAUSE_SAMPLES = int(0.3 * RATE_HZ)
 """Silence after which the agent's next sound is a new beginning."""
 FINISHED_S = 2.0
 """Silence after which an agent that was to be interrupted has said all it will."""
+SCRAP_SAMPLES = int(0.5 * RATE_HZ)
+"""What is shorter and has no word in it is the beginning of something, cut off: nothing to answer."""
 KEY_SAMPLES = int(0.25 * RATE_HZ)
 """From one key to the next."""
 AHEAD_SAMPLES = int(0.1 * RATE_HZ)
@@ -95,6 +97,8 @@ class Senses:
     """Where the agent's current or latest run of sound began."""
     agent_last: int | None = None
     """The agent's latest audible sample."""
+    agent_samples: int = 0
+    """How much was heard of the agent in all."""
     is_speaking: bool = False
     """The caller's own sound is not over yet."""
     own_start: int = 0
@@ -108,6 +112,7 @@ class Senses:
         if self.agent_last is None or first - self.agent_last > PHRASE_PAUSE_SAMPLES:
             self.agent_onset = first
         self.agent_last = last
+        self.agent_samples += last - first + 1
 
     def text_since(self, mark: int) -> str:
         """Return the agent's words from `mark` on."""
@@ -138,6 +143,8 @@ class Person:
         self._began_at = 0
         self._spoke_at = 0
         """Where the caller's own last speech began and ended."""
+        self._heard_before = 0
+        """How much had been heard of the agent by then, samples."""
         self._heard_out: int | None = None
         """Onset of the phrase that an `expect` has waited out: the next one wants another."""
         self._over_onset: int | None = None
@@ -273,12 +280,14 @@ class Person:
         while True:
             heard = self._reply()
             promises_more = _found(converse.wait_on, _last_sentence(heard))
-            choice = None if promises_more else self._match(converse, left, heard)
-            if choice is not None:
-                return choice
             if promises_more:  # bounded by the time allowed for an answer
                 deadline = max(deadline, (self._senses.agent_last or 0) + int(converse.within_s * RATE_HZ))
-            if self._senses.now > deadline:
+            is_over = self._senses.now > deadline
+            is_answer = not promises_more and (heard or is_over or not self._is_scrap())
+            choice = self._match(converse, left, heard) if is_answer else None
+            if choice is not None:
+                return choice
+            if is_over:
                 break
             yield None
             yield from self._wait(
@@ -288,9 +297,14 @@ class Person:
             raise _Failed(f"no answer to {heard!r}")
         return None, self._rng.choice(converse.otherwise)
 
+    def _is_scrap(self) -> bool:
+        """Tell whether so little was heard of the agent since the caller's words that it can be no answer."""
+        return self._senses.agent_samples - self._heard_before < SCRAP_SAMPLES
+
     def _match(
         self, converse: Converse, left: Mapping[Answer, int], heard: str
     ) -> tuple[Answer, Line] | None:
+        """Return the first answer that fits what was heard; any fits words that cannot be known."""
         for answer in converse.answers:
             if not left[answer]:
                 continue
@@ -308,6 +322,7 @@ class Person:
         yield Speak(line, kind, at)
         yield from self._hear_own_out()
         self._spoke_at = self._senses.now
+        self._heard_before = self._senses.agent_samples
 
     def _hear_own_out(self) -> _Steps:
         """Wait for the end of the caller's own sound, whose length is known only once it has begun."""

@@ -226,3 +226,16 @@ async def test_silences_are_watched_from_the_line_until_nobody_wants_that() -> N
     pipeline = pipeline_of()
     pipeline.watch_silences()
     pipeline.stop_watching()
+
+
+async def test_what_is_built_after_its_call_was_asked_to_end_watches_no_silence() -> None:
+    rig = CallRig("Northside Dental.")
+    async with rig.running():
+        graph = rig.pipeline.graph
+        rig.pipeline.graph = None
+        rig.pipeline.stop_watching()
+        rig.pipeline.graph = graph
+        rig.pipeline.watch_silences()
+        await rig.speech.say("Northside Dental.")
+        await asyncio.sleep(60.0)
+        assert "caller_silent" not in dict(rig.happened)

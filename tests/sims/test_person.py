@@ -230,8 +230,17 @@ def test_gives_the_answers_in_order_when_the_words_cannot_be_known() -> None:
     steps = {
         "converse": {"answers": [{"when": "x", "say": "a"}, {"when": "y", "say": "b", "last": True}]},
     }
-    call = converse({"say": "hi"}, steps, {"hang_up": True}, replies=["mumble"] * 3, knows_words=False)
+    mumble = "mumble mumble mumble"
+    call = converse({"say": "hi"}, steps, {"hang_up": True}, replies=[mumble] * 3, knows_words=False)
     assert call.lines == ["hi", "a", "b"]
+
+
+def test_a_scrap_without_a_word_is_no_answer_until_patience_is_over() -> None:
+    steps = {"converse": {"answers": [{"when": "x", "say": "a", "last": True}], "patience_s": 5.0}}
+    call = converse({"say": "hi"}, steps, {"hang_up": True}, replies=["hm"], knows_words=False)
+    assert call.lines == ["hi", "a"]
+    scrap_end_s = call.spoken[0][0] + 0.5 + 2 * SECONDS_PER_WORD
+    assert call.spoken[1][0] == pytest.approx(scrap_end_s + 0.45 + 5.0, abs=0.2)
 
 
 def test_a_conversation_is_bounded() -> None:
