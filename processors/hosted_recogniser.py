@@ -130,11 +130,11 @@ class HostedRecogniser:
     async def hear(self, pcm: bytes) -> None:
         """Send audio. See `Recogniser`."""
         if not self.is_connected:
-            raise RecogniserFailure(FailureKind.CLOSED, "not connected")
+            raise self._why(RecogniserFailure(FailureKind.CLOSED, "not connected"))
         self._service._record_stt_audio_usage(pcm)
         async for frame in self._service.run_stt(pcm):
             if isinstance(frame, ErrorFrame):
-                raise hearing_failure_of_words(frame.error, FailureKind.CLOSED)
+                raise self._why(hearing_failure_of_words(frame.error, FailureKind.CLOSED))
 
     async def take(self, frame: Frame) -> None:
         """Take an edge of speech. See `Recogniser`."""
@@ -239,6 +239,10 @@ class HostedRecogniser:
         if self._listener is not None and not self._is_leaving:
             await self._listener.recogniser_reported(cast(Any, self), report)
 
+    def _why(self, failure: RecogniserFailure) -> RecogniserFailure:
+        """Return what is known of why a connection is closed, where all that was seen is that it is."""
+        return self._fault if failure.kind is FailureKind.CLOSED and self._fault is not None else failure
+
     async def _lost(self, failure: RecogniserFailure) -> None:
         if self._listener is not None and not self._is_leaving:
             self._is_leaving = True
@@ -294,9 +298,7 @@ class SocketRecogniser(HostedRecogniser):
             await self._service._receive_messages()
             failure = self._failure_of_close()
         except Exception as error:  # noqa: BLE001 - whatever a vendor sends ends this connection only
-            failure = hearing_failure(error)
-            if failure.kind is FailureKind.CLOSED and self._fault is not None:
-                failure = self._fault
+            failure = self._why(hearing_failure(error))
         self._fault = failure
         transport = getattr(self._socket, "transport", None)
         if transport is not None:
@@ -327,13 +329,13 @@ class HostedDeepgram(HostedRecogniser, FlushingDeepgramSTTService):
         """Send audio. See `Recogniser`."""
         connection = self._connection
         if connection is None:
-            raise RecogniserFailure(FailureKind.CLOSED, "not connected")
+            raise self._why(RecogniserFailure(FailureKind.CLOSED, "not connected"))
         self._record_stt_audio_usage(pcm)
         self.count(pcm)
         try:
             await connection.send_media(pcm)
         except Exception as error:
-            raise hearing_failure(error) from error
+            raise self._why(hearing_failure(error)) from error
 
     async def _dial(self) -> None:
         self._interim = None

@@ -230,6 +230,22 @@ async def test_a_connection_that_is_lost_is_told_once(
         assert told.text == TEXT
 
 
+async def test_who_sends_to_what_was_broken_off_hears_what_it_was_broken_off_for() -> None:
+    """The reader says goodbye in good order to a vendor it cannot read: until it has, whoever sends meets that."""
+    garbage = RecogniserFailure(FailureKind.GARBAGE, "not JSON")
+    async with serving("deepgram") as sim, hosted(recogniser := make("deepgram", sim)):
+        await recogniser.connect()
+        assert isinstance(recogniser, HostedDeepgram)
+        recogniser._fault = garbage
+        closing = asyncio.create_task(recogniser._socket.close())
+        await asyncio.sleep(0)
+        for _ in range(2):
+            with pytest.raises(RecogniserFailure) as raised:
+                await recogniser.hear(bytes(320))
+            assert raised.value is garbage
+            await closing
+
+
 async def test_who_is_cut_or_left_tells_nothing_more(vendor: Vendor) -> None:
     recogniser = vendor.recogniser
     async with hosted(recogniser) as told:
