@@ -1,5 +1,7 @@
 """Takes what a line brings of the caller, audio and keys, to the call's pipeline, or keeps it until there is one."""
 
+import asyncio
+import contextlib
 from typing import Final
 
 from pipecat.audio.dtmf.types import KeypadEntry
@@ -9,6 +11,8 @@ from bot.call_pipeline import CallPipeline
 from bot.early_caller import EarlyCaller
 from bot.line_recording import LineRecording
 
+HAND_OVER_LIMIT_S: Final = 1.0
+"""For what was kept to be heard as fast as the models go; what is left then goes in at once."""
 _KEYS: Final = frozenset(entry.value for entry in KeypadEntry)
 
 
@@ -51,15 +55,24 @@ class CallerIntake:
             await self._pipeline.graph.caller.push_frame(InputDTMFFrame(KeypadEntry(digit)))
 
     async def hand_over(self) -> None:
-        """The pipeline runs: give it what was kept; what comes from here on goes to it directly."""
-        if self._early is None:
+        """The pipeline runs: give it what was kept; what comes from here on goes to it directly.
+
+        No faster than its models hear: where speech begins is told by how much of the line was heard when they say so.
+        """
+        early = self._early
+        if early is None:
             return
         caller = self._pipeline.require().caller
-        for pcm in self._early.take_audio():
+        until_s = asyncio.get_running_loop().time() + HAND_OVER_LIMIT_S
+        for pcm in early.take_audio():
             await caller.feed(pcm, is_recorded=True)
-        keys, self._early = self._early.take_keys(), None
-        for digit in keys:
-            await self.press(digit)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until_s):
+                    await caller.caught_up()
+        if self._early is early:  # otherwise nothing is wanted any more
+            self._early = None
+            for digit in early.take_keys():
+                await self.press(digit)
 
     def close(self) -> None:
         """Take nothing any more."""

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-KEPT_S: Final = 2.0
-"""As much as the caller's audio processor takes at once."""
+KEPT_S: Final = 6.0
+"""Longer than a pipeline waits to be built: no call is let in for which that would take more than four seconds."""
 KEPT_KEYS: Final = 32
 _BYTES_PER_SAMPLE = 2
 

@@ -182,6 +182,10 @@ class CallerAudioProcessor(FrameProcessor):
         if len(self._unforwarded) >= (self._quiet_forward_bytes if is_quiet else self._speech_forward_bytes):
             await self._forward()
 
+    async def caught_up(self) -> None:
+        """Wait until the models have heard all that was fed, and whoever listens was told of it."""
+        await self._windows.join()
+
     async def turn_verdict(self) -> float | None:
         """Return how finished the caller's words sound, 0..1, or None if that is not known in time."""
         pcm = bytes(self._turn_audio[-self._turn_bytes :])
@@ -230,6 +234,7 @@ class CallerAudioProcessor(FrameProcessor):
     def _queue_window(self, window: bytes) -> None:
         if self._windows.full():
             self._windows.get_nowait()
+            self._windows.task_done()
             self.windows_dropped += 1
         self._windows.put_nowait(window)
 
@@ -241,17 +246,20 @@ class CallerAudioProcessor(FrameProcessor):
 
     async def _listen(self) -> None:
         while True:
-            window = await self._windows.get()
-            samples = np.frombuffer(window, dtype=np.int16).astype(np.float32) / 32768.0
-            level_db = _level_db(samples)
-            probability = await self._probability(samples, level_db)
-            if self._watch:
-                self._watch.caller_window(samples, level_db, probability, self.get_event_loop().time())
-            self._keep(window)
-            for edge in self._activity.step(probability, level_db):
-                await self._on_edge(edge)
-            if self._activity.state in (Voice.STARTING, Voice.SPEAKING):
-                self._last_voice_s = self.get_event_loop().time()
+            await self._listen_to(await self._windows.get())
+            self._windows.task_done()
+
+    async def _listen_to(self, window: bytes) -> None:
+        samples = np.frombuffer(window, dtype=np.int16).astype(np.float32) / 32768.0
+        level_db = _level_db(samples)
+        probability = await self._probability(samples, level_db)
+        if self._watch:
+            self._watch.caller_window(samples, level_db, probability, self.get_event_loop().time())
+        self._keep(window)
+        for edge in self._activity.step(probability, level_db):
+            await self._on_edge(edge)
+        if self._activity.state in (Voice.STARTING, Voice.SPEAKING):
+            self._last_voice_s = self.get_event_loop().time()
 
     async def _probability(self, samples: NDArray[np.float32], level_db: float) -> float:
         if not self._activity.wants_probability(level_db):
