@@ -6,6 +6,7 @@ lines that may not be interrupted, and hears with one vendor. Pure, but for the 
 """
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,12 +92,12 @@ def words_of(text: str) -> list[str]:
     return [word for word, _ in itertools.groupby(re.findall(r"[a-z']+", text.lower()))]
 
 
-def heard_in(report: CallerReport, since_s: float = 0.0) -> str:
+def heard_in(report: CallerReport, since_s: float = -math.inf) -> str:
     """Return the words that were heard of the agent, as `words_of` has them, one space apart."""
     return " ".join(words_of(_played(report, since_s)))
 
 
-def _played(report: CallerReport, since_s: float = 0.0) -> str:
+def _played(report: CallerReport, since_s: float = -math.inf) -> str:
     return " ".join(word for word, start_s, _ in report.agent_words if start_s >= since_s)
 
 

@@ -166,6 +166,8 @@ def test_an_announcement_is_heard_to_its_end() -> None:
     whole = spoken(f"{ANNOUNCEMENT} {GREETING} There is free parking.", 0.1)
     spoken_over = over()
     assert verdicts("announced", agent_words=whole, overs=(spoken_over,)) == [True, True]
+    at_once = spoken(f"{ANNOUNCEMENT} {GREETING} There is free parking.", -0.0001)  # a sample early
+    assert verdicts("announced", agent_words=at_once, overs=(spoken_over,)) == [True, True]
     assert verdicts("announced", agent_words=whole, overs=(STOPPED,)) == [False, True]
     assert verdicts("announced", agent_words=whole[4:], overs=(spoken_over,)) == [False, True]
     assert verdicts("announced_key", agent_words=whole) == [True]
