@@ -1,6 +1,6 @@
 """Is that an interruption? The table of barge-in, without a clock and without I/O.
 
-    CLEAR --sound--> SUSPECT: pause             SUSPECT --noise--> CLEAR: resume
+    CLEAR --sound--> SUSPECT: pause             SUSPECT --noise--> JUDGING, for a syllable; later ones: CLEAR: resume
     CLEAR --sound, and resuming has made the last ones--> SUSPECT: doubt
     SUSPECT --words | sound for too long--> CLEAR: interrupt
     SUSPECT --stopped | may have been a word--> JUDGING         JUDGING --sound--> SUSPECT
@@ -72,6 +72,8 @@ class BargeInParams:
     """Sound without any word for this long is an interruption."""
     vague_words_limit_s: float = 1.5
     """Sound for this long with no word that means something is one, too; not when it asks whether anybody is there."""
+    syllable_limit_s: float = 0.1
+    """Quiet behind the first noise of a pause in which another sound belongs to it: "ex" and "cuse me"."""
     judge_limit_s: float = 0.35
     """The recogniser's time to understand a sound that has ended."""
     go_on_limit_s: float = 1.2
@@ -132,6 +134,10 @@ class BargeInTable:
         self._text_is_final = False
         self._is_reconsidered = False
         self._judge_until_s: float | None = None
+        self._is_noise = False
+        """What is judged was noise, and is only waited behind for another syllable."""
+        self._has_waited_for_syllable = False
+        """In this pause: noises that keep coming must not hold the agent."""
         self._is_flushed = False
         """The recogniser has told all there was, and no sound has come since."""
         self._is_interruption = False
@@ -173,7 +179,12 @@ class BargeInTable:
             return []
         self._sound_ended(now_s, self.params.quiet_s)
         if may_be_word:
+            self._is_noise = False
             self._judge_until_s = max(self._judge_until_s or now_s, now_s + self.params.judge_limit_s)
+        elif not self._has_waited_for_syllable:
+            self._has_waited_for_syllable = True
+            self._is_noise = self._judge_until_s is None
+            self._judge_until_s = max(self._judge_until_s or now_s, now_s + self.params.syllable_limit_s)
         if self._judge_until_s is not None and now_s < self._judge_until_s:
             self.state = Suspicion.JUDGING  # the words of an earlier sound may still come
             return []
@@ -193,7 +204,7 @@ class BargeInTable:
             and self._judge_until_s is not None
             and now_s >= self._judge_until_s
         ):
-            return [self._clear(Action.RESUME, "nothing said", now_s)]
+            return [self._clear(Action.RESUME, "noise" if self._is_noise else "nothing said", now_s)]
         return []
 
     # Events with a frame: the last action says what becomes of it
@@ -220,6 +231,7 @@ class BargeInTable:
         if self.state is Suspicion.SUSPECT:
             self._sound_ended(now_s, quiet_s)
             self.state = Suspicion.JUDGING
+            self._is_noise = False
             self._judge_until_s = now_s + self.params.judge_limit_s
             if self._meant_something(now_s):
                 return [self._interrupt("words", now_s), Action.PASS]
@@ -340,6 +352,7 @@ class BargeInTable:
         self._sound_s = 0.0
         self._text = ""
         self._judge_until_s = None
+        self._has_waited_for_syllable = False
         self._pauses = self._pauses + 1 if now_s - self._resumed_s <= self.params.echo_limit_s else 1
         if self._pauses > self.params.pauses_in_a_row:
             self.reason = "the agent's own voice"

@@ -33,6 +33,7 @@ from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 
 from processors.barge_in import INTERRUPTION_LIMIT_S, MAX_HELD, REPLY_LIMIT_S, BargeInProcessor
+from processors.barge_in_table import BargeInParams
 from processors.frames import CallerPausedFrame, CallerResumedFrame, TranscriptFlushedFrame, WordsDelayedFrame
 from processors.keypad import KeypadProcessor
 from processors.language import load_language, normalise
@@ -40,6 +41,7 @@ from tests.fakes.agent_playout import FakeAgentPlayout
 from tests.fakes.pipeline_rig import PipelineRig
 
 UP = FrameDirection.UPSTREAM
+SYLLABLE_S = BargeInParams().syllable_limit_s
 
 
 class Listener:
@@ -110,6 +112,9 @@ async def test_a_sound_pauses_the_agent_before_the_call_returns() -> None:
         assert rig.playout.is_paused
         await asyncio.sleep(0.06)
         rig.barge_in.noise(rig.now_s())
+        await asyncio.sleep(SYLLABLE_S - 0.01)
+        assert rig.playout.is_paused
+        await asyncio.sleep(0.02)
         assert not rig.playout.is_paused
         await asyncio.sleep(0.1)
         assert rig.tail.seen == []
@@ -216,7 +221,7 @@ async def echoes_twice(rig: Rig) -> None:
         rig.barge_in.onset(rig.now_s())
         await asyncio.sleep(0.05)
         rig.barge_in.noise(rig.now_s())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(SYLLABLE_S + 0.05)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +334,7 @@ async def test_after_the_caller_s_turn_the_agent_is_about_to_speak() -> None:
         rig.barge_in.onset(rig.now_s())
         assert rig.playout.is_paused  # nothing may start
         rig.barge_in.noise(rig.now_s())
+        await asyncio.sleep(SYLLABLE_S + 0.01)
         assert not rig.playout.is_paused
         await rig.sound(0.4, final("and Wednesday"))
         assert rig.texts() == ["Tuesday please.", "and Wednesday"]
@@ -366,8 +372,8 @@ async def test_until_it_has_spoken_or_was_interrupted_or_does_not(ends: type[Fra
             await asyncio.sleep(REPLY_LIMIT_S - 0.1)
             rig.barge_in.onset(rig.now_s())
             rig.barge_in.noise(rig.now_s())
-            assert rig.playout.kinds() == ["pause", "resume"]
             await asyncio.sleep(0.2)
+            assert rig.playout.kinds() == ["pause", "resume"]
         else:
             await rig.give(ends(), direction=UP)
         rig.playout.log.clear()
@@ -445,6 +451,7 @@ async def test_a_second_interruption_right_after_resuming() -> None:
     async with Rig() as rig:
         rig.barge_in.onset(rig.now_s())
         rig.barge_in.noise(rig.now_s())
+        await asyncio.sleep(SYLLABLE_S + 0.01)
         rig.barge_in.onset(rig.now_s())
         assert rig.playout.kinds() == ["pause", "resume", "pause"]
         await rig.give(interim("stop"))

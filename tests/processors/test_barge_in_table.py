@@ -48,8 +48,28 @@ def test_while_the_agent_is_not_busy_everything_passes() -> None:
 def test_a_click_pauses_and_resumes() -> None:
     table = busy_table()
     assert table.onset(1.0) == [PAUSE]
-    assert table.noise(1.1) == [RESUME]
+    assert table.noise(1.1) == []
+    assert table.due(1.19) == []
+    assert table.due(1.201) == [RESUME]
+    assert table.reason == "noise"
     assert table.state is Suspicion.CLEAR
+
+
+def test_a_word_whose_first_syllable_is_noise_pauses_once() -> None:
+    table = busy_table()
+    assert table.onset(1.0) == [PAUSE]
+    assert table.noise(1.24) == []
+    assert table.onset(1.3) == []
+    assert table.started(1.5) == [HOLD]
+    assert words(table, MEANING, 1.6) == [INTERRUPT, PASS]
+
+
+def test_noises_that_keep_coming_hold_the_agent_no_longer_than_a_syllable() -> None:
+    table = busy_table()
+    assert table.onset(1.0) == [PAUSE]
+    assert table.noise(1.1) == []
+    assert table.onset(1.15) == []
+    assert table.noise(1.25) == [RESUME]
 
 
 def test_what_may_be_a_short_word_is_judged_by_the_recogniser() -> None:
@@ -194,8 +214,7 @@ def test_words_after_the_sound_has_ended_interrupt() -> None:
 
 def test_words_after_the_agent_has_resumed_interrupt() -> None:
     table = busy_table()
-    table.onset(1.0)
-    table.noise(1.1)
+    click(table, 1.0)
     assert words(table, MEANING, 1.8) == [INTERRUPT, PASS]
 
 
@@ -296,28 +315,34 @@ def test_a_second_sound_while_it_is_judged_is_a_new_suspicion_in_the_same_pause(
     assert table.due(1.951) == [RESUME]
 
 
+def click(table: BargeInTable, at_s: float) -> None:
+    """A noise of a tenth of a second, and the quiet behind it in which a syllable would come."""
+    table.onset(at_s)
+    table.noise(at_s + 0.05)
+    table.due(at_s + 0.151)
+
+
 def test_a_second_sound_right_after_resuming_pauses_again() -> None:
     table = busy_table()
-    table.onset(1.0)
-    assert table.noise(1.1) == [RESUME]
-    assert table.onset(1.11) == [PAUSE]
+    click(table, 1.0)
+    assert table.state is Suspicion.CLEAR
+    assert table.onset(1.16) == [PAUSE]
 
 
 @pytest.mark.parametrize(("after_s", "action"), [(0.1, DOUBT), (0.6, DOUBT), (0.7, PAUSE)])
 def test_a_sound_that_comes_with_each_resuming_no_longer_pauses(after_s: float, action: Action) -> None:
     table = busy_table()
-    table.onset(1.0)
-    table.noise(1.1)
+    click(table, 1.0)
     assert table.onset(1.2) == [PAUSE]
-    table.noise(1.3)
-    assert table.onset(1.3 + after_s) == [action]
+    table.noise(1.25)
+    assert table.due(1.351) == [RESUME]
+    assert table.onset(1.351 + after_s - 1e-6) == [action]
 
 
 def test_the_agent_that_goes_on_is_interrupted_by_words_and_by_nothing_less() -> None:
     table = busy_table()
     for onset_s in (1.0, 1.2, 1.4):
-        table.onset(onset_s)
-        table.noise(onset_s + 0.1)
+        click(table, onset_s)
     assert table.onset(1.6) == [DOUBT]
     assert words(table, ECHO, 1.8, final=False) == [HOLD]
     assert words(table, MEANING, 1.9, final=False) == [INTERRUPT, PASS]
