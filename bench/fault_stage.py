@@ -5,14 +5,8 @@ What no sim acts out goes wrong here.
 
 import asyncio
 import contextlib
-import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
-import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -20,44 +14,21 @@ import aiohttp
 from bench.chaos.faults import Target
 from bench.chaos.front import opened
 from bench.chaos.play import RING_S
-from bench.chaos.stage import AGENTS, MAX_CALLS, Place, Sims, World
+from bench.chaos.redis_server import RedisServer
+from bench.chaos.stage import Place, Sims, World
 from bench.fault_rows import Fault, Trouble
-from bench.servers import Bot, ServerError, free_port, running
-from bot.settings import Vendor, VendorSource
-from bot.sim_process import sim_environment
+from bench.servers import Bot
 
-_REDIS_LIMIT_S = 10.0
 _LOCK_LIMIT_S = 5.0
 _PAGE_BYTES = 4096
 _QUOTA_LIMIT = aiohttp.ClientTimeout(total=5.0)
 _Undo = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class RedisServer:
-    """A `redis-server` of our own, in memory only."""
-
-    port: int
-    process: "subprocess.Popen[bytes]"
-
-    @property
-    def url(self) -> str:
-        """Return what `REDIS_URL` is."""
-        return f"redis://127.0.0.1:{self.port}/0"
-
-
-@dataclass(frozen=True)
-class Stand:
-    """A server that waits for its call, and what it stands on."""
-
-    place: Place
-    redis: RedisServer | None = None
-
-
 @contextlib.asynccontextmanager
-async def stand_for(
+async def place_for(
     fault: Fault, bot: Bot, world: World, http: aiohttp.ClientSession, folder: Path
-) -> AsyncGenerator[Stand]:
+) -> AsyncGenerator[Place]:
     """Start what one call needs, in place of all before.
 
     Args:
@@ -72,39 +43,22 @@ async def stand_for(
     """
     sims = Sims.of(world.environment, http)
     if fault.trouble is not None and fault.trouble.is_of_redis:
-        stack = contextlib.ExitStack()
+        redis = RedisServer(folder)
         try:
-            redis = await asyncio.to_thread(stack.enter_context, redis_server())
-            serving = _with_redis(world, sims, redis, folder)
-            yield Stand(await asyncio.to_thread(stack.enter_context, serving), redis)
+            await asyncio.to_thread(redis.start)
+            yield Place(sims, await asyncio.to_thread(world.serve, redis=redis), redis=redis)
         finally:
-            await asyncio.shield(asyncio.to_thread(stack.close))
+            await asyncio.shield(asyncio.to_thread(redis.kill))
     elif fault.needs_standby and bot is Bot.OURS:
         first, second = await asyncio.to_thread(world.serve_two)
         async with opened((first.port, second.port), first.public_port or 0):
-            yield Stand(Place(sims, first, standby=second))
+            yield Place(sims, first, standby=second)
     else:
-        yield Stand(Place(sims, await asyncio.to_thread(world.serve, bot)))
-
-
-@contextlib.contextmanager
-def _with_redis(world: World, sims: Sims, redis: RedisServer, folder: Path) -> Generator[Place]:
-    """Start a server of ours that keeps its calls in Redis, and has the lines that another has rendered."""
-    vendors = sim_environment(dict.fromkeys(Vendor, VendorSource.SIM), world.environment)
-    with running(
-        Bot.OURS,
-        vendors={**vendors, "SIMS": "off", "REDIS_URL": redis.url},
-        folder=folder / "with-redis",
-        core=None,
-        max_calls=MAX_CALLS,
-        agents=AGENTS,
-        rendered=next(folder.glob("server-*/audio-cache"), None),
-    ) as server:
-        yield Place(sims, server)
+        yield Place(sims, await asyncio.to_thread(world.serve, bot))
 
 
 @contextlib.asynccontextmanager
-async def in_trouble(stand: Stand, fault: Fault) -> AsyncGenerator[None]:
+async def in_trouble(place: Place, fault: Fault) -> AsyncGenerator[None]:
     """Let a fault's trouble begin at its moment of the call that is ordered at the beginning of the block.
 
     Raises:
@@ -115,7 +69,7 @@ async def in_trouble(stand: Stand, fault: Fault) -> AsyncGenerator[None]:
         yield
         return
     async with contextlib.AsyncExitStack() as undoing:
-        beginning = asyncio.create_task(_begin_later(stand, fault, fault.trouble, undoing), name="trouble")
+        beginning = asyncio.create_task(_begin_later(place, fault, fault.trouble, undoing), name="trouble")
         try:
             yield
         finally:
@@ -126,25 +80,25 @@ async def in_trouble(stand: Stand, fault: Fault) -> AsyncGenerator[None]:
 
 
 async def _begin_later(
-    stand: Stand, fault: Fault, trouble: Trouble, undoing: contextlib.AsyncExitStack
+    place: Place, fault: Fault, trouble: Trouble, undoing: contextlib.AsyncExitStack
 ) -> None:
     await asyncio.sleep(RING_S + fault.trouble_at_s)
     match trouble:
         case Trouble.QUOTA:
-            undoing.push_async_callback(_set_quota, stand, None)
-            await _set_quota(stand, 0)
+            undoing.push_async_callback(_set_quota, place, None)
+            await _set_quota(place, 0)
         case Trouble.LOCKED:
-            undoing.callback(await asyncio.to_thread(_lock, stand.place.server.database))
+            undoing.callback(await asyncio.to_thread(_lock, place.server.database))
         case Trouble.DAMAGED:
-            _damage(stand.place.server.database)
+            _damage(place.server.database)
         case Trouble.REDIS_GONE:
-            _signal(stand, signal.SIGKILL)
+            _redis_of(place).kill()
         case Trouble.REDIS_HANGS:
-            _signal(stand, signal.SIGSTOP)
+            _redis_of(place).freeze()
 
 
-async def _set_quota(stand: Stand, characters: int | None) -> None:
-    sims = stand.place.sims
+async def _set_quota(place: Place, characters: int | None) -> None:
+    sims = place.sims
     url = sims.urls[Target.VOICE] + "/sim/quota"
     async with sims.http.post(url, json={"characters": characters}, timeout=_QUOTA_LIMIT) as response:
         response.raise_for_status()
@@ -168,39 +122,7 @@ def _damage(database: Path) -> None:
                 content.write(b"\xff" * size)
 
 
-def _signal(stand: Stand, number: signal.Signals) -> None:
-    if stand.redis is not None:
-        stand.redis.process.send_signal(number)
-
-
-@contextlib.contextmanager
-def redis_server() -> Generator[RedisServer]:
-    """Run one on a free port of loopback for as long as the block lasts.
-
-    Raises:
-        ServerError: If there is none on this machine, or it does not start.
-    """
-    program = shutil.which("redis-server")
-    if program is None:
-        raise ServerError("the rows of Redis need redis-server (Debian's package redis-server)")
-    port = free_port()
-    arguments = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
-    process = subprocess.Popen(  # noqa: S603 - what is on the path
-        [program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline_s = time.monotonic() + _REDIS_LIMIT_S
-        while not _is_listening(port):
-            if process.poll() is not None or time.monotonic() > deadline_s:
-                raise ServerError("redis-server does not start")
-            time.sleep(0.02)
-        yield RedisServer(port, process)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _is_listening(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
-        return True
-    return False
+def _redis_of(place: Place) -> RedisServer:
+    if place.redis is None:
+        raise ValueError("this server has no Redis")
+    return place.redis

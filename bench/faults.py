@@ -22,10 +22,10 @@ from rich.table import Table
 from bench.agents import BACKED, NUMBERS, RECEPTION
 from bench.chaos.faults import Target
 from bench.chaos.play import arm_all, scenario_named
-from bench.chaos.stage import World
+from bench.chaos.stage import Place, World
 from bench.chaos.verdict import Outcome, longest_silence_s, outcome_of
 from bench.fault_rows import ASKS, FAULTS, LEAVES_MESSAGE, Fault
-from bench.fault_stage import Stand, in_trouble, stand_for
+from bench.fault_stage import in_trouble, place_for
 from bench.figures import CallerReport
 from bench.load import SimPhone
 from bench.page import section
@@ -187,22 +187,21 @@ async def _play_waiting(
             await asyncio.to_thread(world.open)
             while not waiting.empty():
                 fault, bot = waiting.get_nowait()
-                async with stand_for(fault, bot, world, http, folder) as stand, lines:
-                    report = await _call(stand, fault, bot)
+                async with place_for(fault, bot, world, http, folder) as place, lines:
+                    report = await _call(place, fault, bot)
                 heard = results[fault.name, bot] = Heard.of(report, fault.caller)
                 _console.print(f"{bot.value}, {fault.name}: {'  '.join(heard.cells)}", markup=False)
         finally:
             await asyncio.shield(asyncio.to_thread(world.close))
 
 
-async def _call(stand: Stand, fault: Fault, bot: Bot) -> CallerReport:
-    place = stand.place
+async def _call(place: Place, fault: Fault, bot: Bot) -> CallerReport:
     await place.sims.clear()
     called = NUMBERS[BACKED if Target.MODEL in fault.targets and bot is Bot.OURS else RECEPTION]
     timeout = aiohttp.ClientTimeout(total=None, sock_read=300)
     async with (
         arm_all(place, fault.injections),
-        in_trouble(stand, fault),
+        in_trouble(place, fault),
         aiohttp.ClientSession(place.sims.urls["twilio"], timeout=timeout) as session,
     ):
         return await SimPhone(session).call(

@@ -20,7 +20,7 @@ class RedisServer:
     """`redis-server` on a port of loopback that stays the same however often it is started."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepare; `folder` is where it runs, and it writes nothing there."""
+        """Prepare; `folder` is where it runs, made if need be, and it writes nothing there."""
         self.port = free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,6 +43,7 @@ class RedisServer:
         program = shutil.which(_PROGRAM)
         if program is None:
             raise ServerError(f"there is no {_PROGRAM} on this machine (Debian's package {_PROGRAM})")
+        self._folder.mkdir(parents=True, exist_ok=True)
         options = {
             "port": str(self.port),
             "bind": "127.0.0.1",
