@@ -90,6 +90,7 @@ async def open_process_beside(
         "DATABASE_URL": f"sqlite:///{folder / 'first-ring.db'}",
         "RECORDINGS_URL": str(folder / "recordings"),
         "PORT": str(port),
+        "TMPDIR": str(folder),  # who is killed leaves there what it leaves
         "WORKERS": str(workers),
         "SIMS": "off",
         **environment,
