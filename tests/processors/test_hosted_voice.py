@@ -418,7 +418,10 @@ async def test_however_often_it_is_interrupted_no_context_too_many_is_opened(
     assert eleven.sim.stats["sockets"] == 1
 
 
-async def test_text_of_more_contexts_than_the_vendor_takes_waits(eleven: Vendor) -> None:
+async def test_text_of_more_contexts_than_the_vendor_takes_waits(
+    eleven: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processors.context_words.ROOM_LIMIT_S", 5.0)  # whoever is late has time
     eleven.sim.ends_contexts_after_s = 0.05
     async with hosted(eleven.voice) as heard:
         await eleven.voice.connect()
