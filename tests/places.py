@@ -15,10 +15,10 @@ from typing import Final
 
 import orjson
 
-MOST = 6
+MOST = 5
 """However idle the machine: files begin with all their calls at once."""
-SHARE: Final = 0.16
-"""Of all cores, which must be free for each place when they are at their best: a third of a core of two."""
+SHARE: Final = 0.2
+"""Of all cores, which must be free for each place when they are at their best: two fifths of a core of two."""
 _BEST_S: Final = 35e-9
 """A turn of the loop of `pace` on a core that is not shared."""
 _TURNS: Final = 20_000

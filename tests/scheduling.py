@@ -1,7 +1,7 @@
 """Which process tests which file, and when: whole calls first, so many at once that each has the core it needs.
 
 Whole calls take as long as calls take and mostly wait, so several run beside each other and beside what computes. How
-many is a matter of what they compute meanwhile, which is their *places*: about a third of a core each.
+many is a matter of what they compute meanwhile, which is their *places*: a third of a core each and some room.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-PLACES = 6
+PLACES = 5
 """Given out at a time; whether there is room at the moment is seen when one begins, see `tests.places`."""
 CALLS_NICE = -10
 """Of a process while it plays calls: ahead of the others."""

@@ -15,11 +15,11 @@ from tests.places import MOST, Places, fit, free_share
     [
         (1, [], 0.0, True),
         (9, [], 0.0, True),
-        (1, [2, 1], 0.17, True),
-        (1, [2, 1], 0.15, False),
-        (2, [2, 1], 0.31, False),
-        (2, [2, 1], 0.33, True),
-        (1, [4, 2], 1.0, False),
+        (1, [2, 1], 0.21, True),
+        (1, [2, 1], 0.19, False),
+        (2, [2, 1], 0.39, False),
+        (2, [2, 1], 0.41, True),
+        (1, [3, 2], 1.0, False),
     ],
 )
 def test_what_fits(wanted: int, taken: list[int], free: float, fits: bool) -> None:

@@ -38,7 +38,7 @@ def test_calls_begin_first_the_heaviest_and_longest_before() -> None:
 
 
 def test_calls_that_find_no_place_give_way() -> None:
-    others = [[HEAVY], [OTHER_HEAVY]]
+    others = [[HEAVY], [CALLS]]
     assert choose([HEAVY, CALLS, SHORT], [], others) == CALLS
     assert choose([HEAVY, CALLS, OTHER, SHORT], [], [*others, [CALLS]]) == OTHER
 
