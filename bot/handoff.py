@@ -301,6 +301,13 @@ class HandoffDesk:
             await self._keep(case)
             return self._documents(case).place(case)
 
+    async def has_caller(self, call_sid: str) -> bool:
+        """Whether the carrier has a caller by now: on their way to a person or the voicemail, or connected."""
+        if not await self._knows(call_sid):
+            return False
+        case = await self._current(call_sid)
+        return case is not None and case.table.is_with_carrier
+
     async def whisper(self, call_sid: str, human: int) -> str:
         """Answer what a person hears who has picked up."""
         if not await self._knows(call_sid):

@@ -119,6 +119,11 @@ class Handoff:
         return self.state is HandoffState.OVER
 
     @property
+    def is_with_carrier(self) -> bool:
+        """Whether the caller has left the agent: rings somebody, talks to them or leaves a message."""
+        return self.state not in (HandoffState.ANNOUNCING, HandoffState.OVER)
+
+    @property
     def place(self) -> Place:
         """What the caller is to be given now; asking again gives the same."""
         match self.state:

@@ -57,6 +57,18 @@ class NoAgent(Protocol):
         ...
 
 
+class PeopleCalled(Protocol):
+    """What must be known of the callers who go to a person; `bot.handoff.HandoffDesk` knows it."""
+
+    async def has_caller(self, call_sid: str) -> bool:
+        """Whether a caller is with the carrier by now: on their way to a person, or connected to one."""
+        ...
+
+    async def after_stream(self, call_sid: str) -> str | None:
+        """Return the TwiML that takes a caller to a person, None if they are not to go to one."""
+        ...
+
+
 @dataclass(frozen=True)
 class LineUrls:
     """Where Twilio finds us."""
@@ -80,6 +92,7 @@ class Resumption:
         no_agent: Answers when a call was resumed too often.
         count: Told each outcome, with the call's SID and for how many seconds the caller has had no line.
         calls: Of this process.
+        people: Whom callers go to.
         watch: Decides who has stopped.
     """
 
@@ -91,6 +104,7 @@ class Resumption:
     no_agent: NoAgent
     count: Callable[[ResumeOutcome, str, float], None]
     calls: HeldCalls
+    people: PeopleCalled
     watch: PulseWatch = field(default_factory=PulseWatch)
     is_draining: bool = False
     """Whether this process takes no more lines."""
@@ -307,6 +321,11 @@ class Resumption:
             is_with_carrier = saved.phase is CallPhase.HANDING_OVER  # somebody may be talking to the caller
             if is_with_carrier or verdict is AfterStream.HANG_UP:
                 return
+            if await self.people.has_caller(
+                saved.call_sid
+            ):  # which the call itself was not quick enough to write
+                await self.hand_over(saved.call_sid, here=saved)
+                return
             try:
                 claimed = await self.store.claim(saved, self.process, now)
                 if claimed is not None:  # otherwise another process was quicker
@@ -317,7 +336,8 @@ class Resumption:
     async def _redirect(self, claimed: SavedCall, gone_s: float, *, is_too_often: bool) -> None:
         """Have Twilio run another document for a call that we have claimed.
 
-        A try that was not answered may have been carried out: if the call's stream came meanwhile, all is well.
+        A try that was not answered may have been carried out: if the call's stream came meanwhile, all is well. Who
+        had been told that a person would come goes to that person, not back to the agent.
         """
         for number in range(REDIRECT_TRIES):
             if number:
@@ -325,7 +345,13 @@ class Resumption:
                 stored = await self.store.load(claimed.call_sid)
                 if stored is None or stored.claim != claimed.claim or stored.is_finished:
                     return
-            document = await self.no_agent(claimed) if is_too_often else self._stream(claimed)
+            to_person = await self.people.after_stream(claimed.call_sid)
+            if to_person is not None:
+                document = to_person
+            elif is_too_often:
+                document = await self.no_agent(claimed)
+            else:
+                document = self._stream(claimed)
             try:
                 change = await self.rest.redirect(claimed.call_sid, document)
             except TwilioRestError as error:
@@ -333,6 +359,8 @@ class Resumption:
                 continue
             if change is CallChange.ALREADY_ENDED or is_too_often:
                 await self._finish(claimed)
+            elif to_person is not None:
+                await self.hand_over(claimed.call_sid, here=claimed)
             if change is CallChange.DONE:
                 outcome = ResumeOutcome.TOO_OFTEN if is_too_often else ResumeOutcome.REDIRECTED
                 self.count(outcome, claimed.call_sid, asyncio.get_running_loop().time() - gone_s)

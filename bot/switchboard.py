@@ -125,6 +125,7 @@ class Switchboard:
             no_agent=self._no_agent,
             count=self._count_resume,
             calls=self._running,
+            people=self.handoffs,
         )
         resources.stores.calls.tell_lost(self._running.lost)
 

@@ -505,6 +505,19 @@ async def test_a_line_that_drops_while_it_is_announced_is_no_end() -> None:
     assert "Maria Lopez" in said(await rig.desk.whisper(SID, 0))
 
 
+async def test_it_is_known_whether_the_carrier_has_the_caller_in_every_process() -> None:
+    rig = Rig(humans=(ONE,))
+    assert not await rig.desk.has_caller(SID)
+    rig.desk.begin(rig.call.real, HandoffReason.ASKED)
+    await asyncio.sleep(0.2)
+    assert not await rig.desk.has_caller(SID), "they are told"
+    await asyncio.sleep(rig.call.takes_s + 0.1)
+    assert await rig.desk.has_caller(SID)
+    assert await rig.another_process().has_caller(SID)
+    await rig.desk.dialled(SID, 0, over("completed", call_status="completed"))
+    assert not await rig.another_process().has_caller(SID)
+
+
 async def test_another_process_goes_on_with_it() -> None:
     rig = Rig()
     await rig.begun()

@@ -49,6 +49,9 @@ class Process:
     live: set[str] = field(default_factory=set[str])
     lost: list[str] = field(default_factory=list[str])
     counted: Counter[str] = field(default_factory=Counter[str])
+    announced: set[str] = field(default_factory=set[str])
+    """Who has been told that a person comes."""
+    with_carrier: set[str] = field(default_factory=set[str])
 
     def __post_init__(self) -> None:
         self.resumption = Resumption(
@@ -60,7 +63,14 @@ class Process:
             no_agent=self._say_sorry,
             count=lambda outcome, _, __: self.counted.update([outcome]),
             calls=self,
+            people=self,
         )
+
+    async def has_caller(self, call_sid: str) -> bool:
+        return call_sid in self.with_carrier
+
+    async def after_stream(self, call_sid: str) -> str | None:
+        return "<Response><Dial/></Response>" if call_sid in self.announced else None
 
     async def _say_sorry(self, saved: SavedCall) -> str:
         return f"<Response><Say>sorry {saved.agent}</Say></Response>"
@@ -429,6 +439,48 @@ async def test_a_caller_who_is_with_a_person_is_left_there_whatever_becomes_of_o
     assert office.carrier.redirects == []
     await first.resumption.leave()
     assert "a" not in {seen.beat.process for seen in await office.store.beats()}
+
+
+async def test_a_call_that_was_not_written_as_handed_over_in_time_is_left_to_the_person(
+    office: Office,
+) -> None:
+    process = office.process("a")
+    saved = await process.hold("CA1")
+    process.live.clear()  # it has ended here, and its last write took too long
+    process.with_carrier.add("CA1")
+    office.store.stored["CA1"] = saved.next(datetime.now(UTC) - timedelta(seconds=ORPHAN_AFTER_S + 1))
+    async with running(process):
+        await asyncio.sleep(30.0)
+    assert office.carrier.redirects == []
+    assert office.store.stored["CA1"].phase is CallPhase.HANDING_OVER
+    assert office.store.stored["CA1"].resumes == ()
+    assert process.counted == {}
+
+
+async def test_a_caller_who_was_with_a_person_when_a_process_stopped_stays_with_them(office: Office) -> None:
+    first, second = office.process("a"), office.process("b")
+    await first.hold("CA1")
+    second.with_carrier.add("CA1")
+    async with running(first, second) as tasks:
+        await asyncio.sleep(1.5)
+        tasks[0].cancel()
+        await asyncio.sleep(STOPPED_AFTER_S + 2.0)
+    assert office.carrier.redirects == []
+    assert office.store.stored["CA1"].phase is CallPhase.HANDING_OVER
+
+
+async def test_who_was_told_of_a_person_when_a_process_stopped_is_put_through(office: Office) -> None:
+    first, second = office.process("a"), office.process("b")
+    await first.hold("CA1")
+    second.announced.add("CA1")
+    office.carrier.fails = 1
+    async with running(first, second) as tasks:
+        await asyncio.sleep(1.5)
+        tasks[0].cancel()
+        await asyncio.sleep(STOPPED_AFTER_S + 6.0)
+    assert office.carrier.redirects == [("CA1", "<Response><Dial/></Response>")]
+    assert office.store.stored["CA1"].phase is CallPhase.HANDING_OVER
+    assert second.counted == {"redirected": 1}
 
 
 async def test_a_call_whose_line_dropped_on_its_way_to_a_person_gets_no_new_one(office: Office) -> None:
