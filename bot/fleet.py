@@ -103,9 +103,12 @@ class Fleet:
         return [self._start(now_s) for _ in range(self.size)]
 
     def renew(self) -> None:
-        """Begin a rolling restart of those that serve now; one that is under way goes on."""
+        """Begin a rolling restart of all that do not retire; one that is under way goes on.
+
+        Who is still starting may have read what was there before.
+        """
         if not self.is_renewing:
-            self._to_renew = [number for number, one in self._workers.items() if one.stage is Stage.SERVING]
+            self._to_renew = [n for n, one in self._workers.items() if one.stage is not Stage.RETIRING]
 
     def look(self, signs: Mapping[int, Sign], now_s: float) -> list[Order]:
         """Take what was seen of every worker that is there, and return what is to be done."""

@@ -140,9 +140,10 @@ def read_flow(folder: Path) -> CheckedFlow:
     flow: Flow | None = None
     if config is not None and tools is not None:
         flow, reference_faults = _join(source, config, tools)
-        faults += [*reference_faults, *_dead_end_faults(source, config, _tool_tree(folder))]
-        faults += _never_taken_faults(source, events, config, _tool_tree(folder))
-        faults += _placeholder_faults(source, config, known_facts() | _stored_keys(_tool_tree(folder)))
+        tree = ast.parse((folder / TOOLS_FILE).read_text(encoding="utf-8"))
+        faults += [*reference_faults, *_dead_end_faults(source, config, tree)]
+        faults += _never_taken_faults(source, events, config, tree)
+        faults += _placeholder_faults(source, config, known_facts() | _stored_keys(tree))
         faults += tier_faults(source, config)
     if flow is None or faults:
         raise AgentFilesError(_in_reading_order(faults))
@@ -355,10 +356,6 @@ def _placeholder_faults(source: YamlSource, config: FlowConfig, known: Iterable[
                     yield source.fault(
                         location, f"nobody sets {{{{ {key} }}}}{near} (known: {', '.join(keys)})"
                     )
-
-
-def _tool_tree(folder: Path) -> ast.Module:
-    return ast.parse((folder / TOOLS_FILE).read_text(encoding="utf-8"))
 
 
 def _tools_calling(tree: ast.Module, name: str) -> frozenset[str]:

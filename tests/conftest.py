@@ -1,8 +1,10 @@
 """Shared pytest configuration."""
 
 import asyncio
+import functools
 import gc
 import os
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,6 +21,9 @@ from tests.scheduling import FilesByLoad, load_of, set_nice
 from tests.virtual_time import VirtualTimeLoop
 
 gc.disable()  # until all is imported: nothing of that is garbage
+
+# Each client of a vendor reads the machine's certificates, 15 ms; hardly anything here is TLS.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", deadline=None)

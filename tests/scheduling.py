@@ -33,10 +33,9 @@ class Load:
 
 
 LOADS = {
+    "tests/e2e/test_serve.py": Load(130, 2),
     "tests/e2e/test_resume.py": Load(80, 2),
-    "tests/e2e/test_rolling_restart.py": Load(70, 2),
     "tests/e2e/test_handoff.py": Load(80, 3),
-    "tests/e2e/test_serve.py": Load(35, 3),
     "tests/e2e/test_turn_taking.py": Load(40, 2),
     "tests/e2e/test_stt_failover.py": Load(40, 2),
     "tests/e2e/test_chaos.py": Load(55, 2),

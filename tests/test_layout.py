@@ -1,6 +1,7 @@
 """Rules about the whole tree that no linter knows."""
 
 import ast
+import functools
 import re
 import subprocess
 import tomllib
@@ -40,6 +41,11 @@ def modules(*folders: str) -> Iterator[Path]:
         yield from sorted((ROOT / folder).rglob("*.py"))
     if "bot" in folders and (ROOT / "server.py").exists():
         yield ROOT / "server.py"
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -85,7 +91,7 @@ def test_each_module_has_a_test_module_of_its_own() -> None:
         module = path.relative_to(ROOT)
         twin = ROOT / "tests" / module.parent / f"test_{module.name}"
         is_code = path.stem != "__init__" or any(
-            isinstance(node, (ast.FunctionDef, ast.ClassDef)) for node in ast.parse(path.read_text()).body
+            isinstance(node, (ast.FunctionDef, ast.ClassDef)) for node in tree_of(path).body
         )
         if is_code and not is_excused(module.as_posix()) and not twin.exists():
             missing.append(f"{module} wants {twin.relative_to(ROOT)}")
@@ -102,7 +108,7 @@ def test_only_the_settings_read_the_environment() -> None:
         f"{path.relative_to(ROOT)}:{line}"
         for path in modules(*PRODUCT)
         if path != ROOT / "bot" / "settings.py"
-        for line in environment_reads(ast.parse(path.read_text()))
+        for line in environment_reads(tree_of(path))
     }
     assert readers == set()
 
@@ -125,7 +131,7 @@ def test_nothing_imports_pipecats_development_runner() -> None:
     users = [
         str(path.relative_to(ROOT))
         for path in modules(*PACKAGES)
-        for name in imports(ast.parse(path.read_text()))
+        for name in imports(tree_of(path))
         if name.startswith("pipecat.runner.run.") or name == "pipecat.runner.run"
     ]
     assert users == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.scheduling import LOADS, PLACES, choose, load_of
 
 ROOT = Path(__file__).parents[1]
-HEAVY = "tests/e2e/test_serve.py"
+HEAVY = "tests/e2e/test_handoff.py"
 OTHER_HEAVY = "tests/e2e/test_resume.py"
 CALLS = "tests/e2e/test_whole_calls.py"
 SHORTER_CALLS = "tests/e2e/test_silence.py"

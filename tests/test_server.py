@@ -511,8 +511,8 @@ async def test_a_standby_voice_that_hangs_does_not_keep_the_server_from_being_re
 
 async def test_what_lives_as_long_as_the_server_is_not_looked_at_for_garbage(launcher: Launcher) -> None:
     await eventually(lambda: launcher.app.state.is_ready)
-    assert gc.get_freeze_count() > 100_000
-    assert gc.isenabled()
+    # Once there is a server, and once there are the lines that it says.
+    assert launcher.garbage.asked[:4] == ["collect", "freeze"] * 2
 
 
 async def test_a_server_that_still_renders_is_not_ready(

@@ -67,6 +67,15 @@ def test_a_rolling_restart_replaces_one_after_the_other_and_waits_for_no_call(tw
     assert two.look({0: DEAD, 1: DEAD, 2: READY, 3: READY}, 6.0) == [], "who retired is not replaced"
 
 
+def test_who_is_still_starting_when_a_restart_begins_is_replaced_too(two: Fleet) -> None:
+    assert two.look({0: DEAD, 1: READY}, 100.0) == [start(2)]
+    two.renew()
+    assert two.look({1: READY, 2: ALIVE}, 101.0) == [start(3)]
+    assert two.look({1: READY, 2: READY, 3: READY}, 102.0) == [Order(Act.RETIRE, 1), start(4)]
+    assert two.look({1: DEAD, 2: READY, 3: READY, 4: READY}, 103.0) == [Order(Act.RETIRE, 2)]
+    assert not two.is_renewing
+
+
 @pytest.mark.parametrize("sign", [DEAD, SILENT])
 def test_a_successor_that_does_not_come_up_ends_the_restart_and_the_old_ones_stay(
     two: Fleet, sign: Sign

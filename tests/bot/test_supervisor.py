@@ -1,4 +1,4 @@
-"""Real processes, with a server that is next to nothing; whole workers are in `tests/e2e/test_rolling_restart.py`."""
+"""Real processes, with a server that is next to nothing; whole workers are in `tests/e2e/test_serve.py`."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,7 @@
 """The table of failures names tests that exist, and leaves out none of those that are named after one."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ WHOLE_CALLS = {"1", "2", "3", "6", "9", "10", "11"}
 ROW = re.compile(r"^\| (\d+) \|", re.MULTILINE)
 
 
+@functools.cache
 def names_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)

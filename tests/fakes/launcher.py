@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 import server as server_module
+from bot import resources as resources_module
 from bot.call import Call
 from bot.serve import MAX_MESSAGE_BYTES
 from bot.settings import Settings
 from bot.switchboard import Switchboard
+from processors.speech_models import SpeechModels
 from server import create_app
 from sims.profiles import PROFILES
 from sims.webhook import sign
@@ -36,6 +38,34 @@ NOBODY_ELSE = {
     'handoff: {humans: ["+15551230000"], after_failed_turns: 2, voicemail: true}': "handoff: {voicemail: false}"
 }
 """What to change in the shipped `agent.yaml` for calls that go to nobody, and end when they are given up."""
+
+
+class Garbage:
+    """Stands for the module `gc` where servers ask for much: most of what is here is the tests', set apart already."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def collect(self) -> None:
+        self.asked.append("collect")
+
+    def freeze(self) -> None:
+        self.asked.append("freeze")
+
+    def unfreeze(self) -> None:
+        self.asked.append("unfreeze")
+
+
+class SharedModels(SpeechModels):
+    """Loaded once for all servers of this process, which follow each other."""
+
+    def close(self) -> None:
+        """Leave them to the next one."""
+
+
+@functools.cache
+def shared_models() -> SharedModels:
+    return SharedModels()
 
 
 class QuietServer(uvicorn.Server):
@@ -103,6 +133,7 @@ class Launcher(Served):
 
     app: FastAPI
     settings: Settings
+    garbage: Garbage
 
     @property
     def board(self) -> Switchboard:
@@ -152,17 +183,20 @@ async def open_launcher(
             beside other tests, that says nothing.
         settings: More fields of `Settings`.
     """
+    garbage = Garbage()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server_module, "gc", garbage)
+        patch.setattr(resources_module, "SpeechModels", shared_models)
         if not measures_room:
-            patch.setattr(server_module, "LoopHealth", partial(LoopHealth, LagLimits(late_s=60.0)))
+            patch.setattr(server_module, "LoopHealth", functools.partial(LoopHealth, LagLimits(late_s=60.0)))
             patch.setattr(capacity, "LONGEST_BACKLOG_S", 60.0)
-        async with _serve(folder, profile, port, settings) as launcher:
+        async with _serve(folder, profile, port, settings, garbage) as launcher:
             yield launcher
 
 
 @contextlib.asynccontextmanager
 async def _serve(
-    folder: Path, profile: str, port: int, settings: Mapping[str, Any]
+    folder: Path, profile: str, port: int, settings: Mapping[str, Any], garbage: Garbage
 ) -> AsyncGenerator[Launcher]:
     async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
         listening = socket.create_server(("127.0.0.1", port))
@@ -188,7 +222,7 @@ async def _serve(
             for vendor in world.vendors:
                 vendor.profile = PROFILES[profile]
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
-                yield Launcher(world, complete.port, http, app, complete)
+                yield Launcher(world, complete.port, http, app, complete, garbage)
         finally:
             rendered_lines.release()
             server.should_exit = True
