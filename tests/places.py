@@ -15,7 +15,7 @@ from typing import Final
 
 import orjson
 
-MOST = 5
+MOST = 6
 """However idle the machine: files begin with all their calls at once."""
 SHARE: Final = 0.2
 """Of all cores, which must be free for each place when they are at their best: two fifths of a core of two."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-PLACES = 5
+PLACES = 6
 """Given out at a time; whether there is room at the moment is seen when one begins, see `tests.places`."""
 CALLS_NICE = -10
 """Of a process while it plays calls: ahead of the others."""
@@ -35,11 +35,11 @@ class Load:
 LOADS = {
     "tests/e2e/test_serve.py": Load(130, 2),
     "tests/e2e/test_resume.py": Load(80, 2),
-    "tests/e2e/test_handoff.py": Load(80, 3),
+    "tests/e2e/test_handoff.py": Load(110, 2),
     "tests/e2e/test_turn_taking.py": Load(40, 2),
     "tests/e2e/test_stt_failover.py": Load(40, 2),
     "tests/e2e/test_chaos.py": Load(55, 2),
-    "tests/e2e/test_hang_ups.py": Load(25, 2),
+    "tests/e2e/test_hang_ups.py": Load(30, 3),
     "tests/e2e/test_voice_failover.py": Load(25, 2),
     "tests/e2e/test_aura_voice.py": Load(20, 2),
     "tests/e2e/test_burst.py": Load(20, 2),

@@ -19,7 +19,7 @@ from tests.places import MOST, Places, fit, free_share
         (1, [2, 1], 0.19, False),
         (2, [2, 1], 0.39, False),
         (2, [2, 1], 0.41, True),
-        (1, [3, 2], 1.0, False),
+        (1, [3, 3], 1.0, False),
     ],
 )
 def test_what_fits(wanted: int, taken: list[int], free: float, fits: bool) -> None:

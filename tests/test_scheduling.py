@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.scheduling import LOADS, PLACES, choose, load_of
 
 ROOT = Path(__file__).parents[1]
-HEAVY = "tests/e2e/test_handoff.py"
+HEAVY = "tests/e2e/test_hang_ups.py"
 OTHER_HEAVY = "tests/e2e/test_resume.py"
 CALLS = "tests/e2e/test_whole_calls.py"
 SHORTER_CALLS = "tests/e2e/test_silence.py"
@@ -38,7 +38,7 @@ def test_calls_begin_first_the_heaviest_and_longest_before() -> None:
 
 
 def test_calls_that_find_no_place_give_way() -> None:
-    others = [[HEAVY], [CALLS]]
+    others = [[HEAVY], [CALLS], [CALLS]]
     assert choose([HEAVY, CALLS, SHORT], [], others) == CALLS
     assert choose([HEAVY, CALLS, OTHER, SHORT], [], [*others, [CALLS]]) == OTHER
 

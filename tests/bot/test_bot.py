@@ -117,7 +117,7 @@ async def test_a_runner_that_cancels_a_call_ends_it_whole(
     evals: str, world: SimWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVALS", evals)
-    before = asyncio.all_tasks()
+    before, threads = asyncio.all_tasks(), threading.enumerate()
     async with open_runner(bot) as runner, aiohttp.ClientSession() as http:
         async with http.ws_connect(runner.socket_url) as line:
             await line.send_json({"event": "connected", "protocol": "Call", "version": "1.0.0"})
@@ -137,7 +137,9 @@ async def test_a_runner_that_cancels_a_call_ends_it_whole(
         while left := [task for task in asyncio.all_tasks() - before if not task.done()]:
             await asyncio.wait(left, timeout=0.1)
     assert [
-        thread.name for thread in threading.enumerate() if thread.name in ("voice-model", "recordings")
+        thread.name
+        for thread in threading.enumerate()
+        if thread.name in ("voice-model", "recordings") and thread not in threads
     ] == []
 
 
