@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.servers import Bot, running
+from bench.servers import Bot, Server, running
 from bot.settings import Vendor, VendorSource
 from bot.sim_process import sim_environment
 from sims.profiles import PROFILES
 from sims.scenario import Scenario
 from sims.world import SimWorld
+from tests.scheduling import starting
 
 pytestmark = pytest.mark.real_time
 
@@ -34,7 +35,12 @@ async def test_a_question_is_answered(tmp_path: Path) -> None:
     async with SimWorld(profile=PROFILES["instant"], seed=1) as world:
         vendors = sim_environment(dict.fromkeys(Vendor, VendorSource.SIM), world.env())
         server = running(Bot.PLAIN, vendors=vendors, folder=tmp_path / "plain", core=None, max_calls=2)
-        plain = await asyncio.to_thread(server.__enter__)
+
+        def start() -> Server:
+            with starting():
+                return server.__enter__()
+
+        plain = await asyncio.to_thread(start)
         try:
             report = await world.twilio.place_call(QUESTION, voice_url=plain.voice_url)
             used = await asyncio.to_thread(plain.read)

@@ -39,6 +39,7 @@ from tests.bot.agent_files import AGENT, write_agent
 from tests.fakes.launcher import ROOT, eventually
 from tests.fakes.media_socket import FORMAT, STREAM
 from tests.fakes.runner import open_runner
+from tests.scheduling import starting
 
 pytestmark = pytest.mark.real_time
 
@@ -239,12 +240,13 @@ async def _development_runner() -> AsyncGenerator[int]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON_DOTENV_DISABLED": "1"}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pipecat.runner.run", "--host", "127.0.0.1", "--port", str(port)),
-        env=environment,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    with starting():
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pipecat.runner.run", "--host", "127.0.0.1", "--port", str(port)),
+            env=environment,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
     try:
         async with asyncio.timeout(20), aiohttp.ClientSession() as http:
             while not await _is_serving(http, port):

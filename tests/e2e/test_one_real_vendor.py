@@ -10,6 +10,7 @@ import pytest
 from sims.anthropic import AnthropicSim
 from sims.profiles import PROFILES
 from tests.fakes.launcher import ROOT
+from tests.scheduling import starting
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(100)]
 
@@ -28,14 +29,15 @@ async def test_a_call_asks_the_vendor_that_has_a_key_and_simulates_the_others(tm
             "AGENTS_DIR": str(ROOT / "flows"),
             "PYTHONPATH": str(ROOT),
         }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bot.cli", "call", "--scenario", "hours", "--profile", "instant"),
-            cwd=tmp_path,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        with starting():
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "bot.cli", "call", "--scenario", "hours", "--profile", "instant"),
+                cwd=tmp_path,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
         try:
             async with asyncio.timeout(90):
                 printed, _ = await process.communicate()
