@@ -40,9 +40,7 @@ class ServedProcess(Served):
         """Return the process ids of the workers, when there are several."""
         parent = self.process.pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        return [
-            int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()
-        ]
+        return [int(child) for child in children if "spawn_main" in _command(child)]
 
 
 @contextlib.asynccontextmanager
@@ -127,6 +125,14 @@ async def wait_until_ready(served: ServedProcess) -> None:
         while not await _is_ready(served):
             assert served.process.returncode is None, served.log.read_text()
             await asyncio.sleep(0.1)
+
+
+def _command(pid: str) -> str:
+    """Return how a process was started; nothing of one that has just ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 async def _is_ready(served: ServedProcess) -> bool:
