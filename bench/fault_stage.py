@@ -92,7 +92,7 @@ async def _begin_later(
         case Trouble.DAMAGED:
             _damage(place.server.database)
         case Trouble.REDIS_GONE:
-            _redis_of(place).kill()
+            await asyncio.to_thread(_redis_of(place).kill)
         case Trouble.REDIS_HANGS:
             _redis_of(place).freeze()
 
