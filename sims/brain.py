@@ -11,7 +11,8 @@ it is given, what to say from their descriptions, their results and the system p
 - a tool's result may hold `say`, which is spoken as it is;
 - quoted words behind "begin every reply" in the system prompt open the answers to questions, in turn;
 - lines `- Label: sentence` of the system prompt, below a line `Facts:` if it has one, answer questions about the label;
-- text in `<tag>…</tag>` comes from the developer, everything else a user message holds from the caller.
+- text in `<tag>…</tag>` comes from the developer, everything else a user message holds from the caller;
+- where the developer says that a beginning may be missing, words without a capital in front are asked for again.
 
 It replays the conversation from its start on every request, so a cut, repeated or reordered message changes
 only what it touches. Words of its own at the very end, with nothing of the caller's behind them, are a reply that
@@ -26,7 +27,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sims import english
@@ -126,6 +127,8 @@ class _Tool:
 class _Said:
     text: str
     by_agent: bool
+    is_rest: bool = False
+    """Whether only the end of it was heard: nobody knows what was wanted."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,10 @@ class _Mind:
             if not _is_lead_in(event):
                 memory.last_said, memory.unsaid = event.text, None
         elif isinstance(event, _Said):
-            self._take_caller(memory, event.text)
+            if event.is_rest:
+                memory.turn = _Turn.UNCLEAR
+            else:
+                self._take_caller(memory, event.text)
         elif isinstance(event, _Called):
             self._take_call(memory, event)
         else:
@@ -903,12 +909,23 @@ def _text_of(content: object) -> str:
     return ""
 
 
+_BEGINNING_MISSES = re.compile(r"^<([\w-]+)>.*beginning may be missing.*</\1>$", re.DOTALL)
+"""The developer's word that of what the caller says next only the end may be there."""
+
+
 def _events(messages: Sequence[Mapping[str, Any]]) -> Iterator[_Event]:
+    may_be_rest = False
     for message in messages:
         content = message.get("content")
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
         for block in blocks:
+            if _BEGINNING_MISSES.search(str(block.get("text", ""))):
+                may_be_rest = True
+                continue
             event = _event(block, by_agent=message.get("role") == "assistant")
+            if isinstance(event, _Said) and not event.by_agent:
+                event = replace(event, is_rest=may_be_rest and event.text[0].islower())
+                may_be_rest = False
             if event is not None:
                 yield event
 

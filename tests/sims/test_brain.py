@@ -439,6 +439,23 @@ async def test_two_wishes_in_one_call() -> None:
     assert [message.text for message in desk.book.left.values()] == ["I am allergic to latex."]
 
 
+@pytest.mark.parametrize(
+    ("rest", "answer"),
+    [
+        ("on Saturday?", "Sorry, I didn't catch that. How can I help you?"),
+        ("What are your hours on Saturday?", "nine AM to one PM"),
+    ],
+)
+async def test_of_what_only_the_end_was_heard_it_asks_again(rest: str, answer: str) -> None:
+    desk = FrontDesk()
+    note = "<call>The line broke off, and of what they say next the beginning may be missing.</call>"
+    desk.messages.append(
+        {"role": "user", "content": [{"type": "text", "text": text} for text in (note, rest)]}
+    )
+    assert answer in await desk.run()
+    assert "nine AM to one PM" in await desk.say("on Saturday, what are your hours?"), "only once"
+
+
 async def test_replies_are_short() -> None:
     desk = FrontDesk()
     for line in BOOKINGS["step by step"][0]:
