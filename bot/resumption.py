@@ -321,9 +321,8 @@ class Resumption:
             is_with_carrier = saved.phase is CallPhase.HANDING_OVER  # somebody may be talking to the caller
             if is_with_carrier or verdict is AfterStream.HANG_UP:
                 return
-            if await self.people.has_caller(
-                saved.call_sid
-            ):  # which the call itself was not quick enough to write
+            # The call itself may not have been quick enough to write that it is handed over.
+            if await self.people.has_caller(saved.call_sid):
                 await self.hand_over(saved.call_sid, here=saved)
                 return
             try:
